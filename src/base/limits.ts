@@ -1,0 +1,61 @@
+// Every bound on what the network or a user can make this program hold. Units last; the reason beside each.
+import { HOUR_MS, KIB, MIB, MINUTE_MS, SECOND_MS } from "./units.ts";
+
+// Packets
+export const MTU_DEFAULT_BYTES = 1420; // 1500 − 40 (IPv6) − 8 (UDP) − 32 (WireGuard data message)
+export const MTU_MIN_BYTES = 1280; // RFC 8200 §5
+export const DATAGRAM_MAX_BYTES = 2048; // larger outer datagrams are dropped by name
+export const PACKET_MAX_BYTES = 1952; // largest inner packet that fits one such datagram
+
+// WireGuard
+export const STAGED_PACKETS_MAX = 128; // per peer, waiting for a handshake
+export const PEERS_MAX = 20_000; // per engine
+export const ALLOWED_IPS_MAX = 200_000; // prefixes over all peers
+export const HANDSHAKES_PER_SECOND_MAX = 2_000; // above: "under load", cookies are asked for
+export const RATE_LIMITER_SOURCES_MAX = 8_192; // source prefixes remembered
+
+// Leases on the peer link
+export const LEASE_HELD_PACKETS_MAX = 16; // packets that overtook the lease
+export const LEASE_HELD_MS = 500;
+
+// Flows
+export const FLOWS_MAX = 262_144; // per engine
+export const FLOWS_PER_SESSION_MAX = 65_536; // one session can't push out the others'
+export const FLOW_IDLE_TCP_MS = 2 * HOUR_MS;
+export const FLOW_IDLE_TCP_CLOSING_MS = 60 * SECOND_MS;
+export const FLOW_IDLE_UDP_MS = 2 * MINUTE_MS;
+export const FLOW_IDLE_ICMP_MS = 30 * SECOND_MS;
+export const DENIALS_MAX = 1_024; // records kept per peer, oldest dropped
+
+// Userspace TCP/IP
+export const TCP_CONNECTIONS_MAX = 16_384; // per stack
+export const TCP_BACKLOG_MAX = 512; // half-open or not yet accepted, per stack
+export const TCP_SEND_BUFFER_BYTES = 1 * MIB;
+export const TCP_RECEIVE_BUFFER_BYTES = 1 * MIB;
+export const TCP_OUT_OF_ORDER_SEGMENTS_MAX = 1_024; // per connection
+export const UDP_SOCKETS_MAX = 16_384;
+export const UDP_QUEUE_DATAGRAMS_MAX = 256; // per socket
+export const FRAGMENTS_DATAGRAMS_MAX = 64; // datagrams in reassembly per stack
+export const FRAGMENTS_TIMEOUT_MS = 30 * SECOND_MS; // RFC 791, RFC 8200 §4.5 (60 s at most)
+export const ICMP_ERRORS_PER_SECOND_MAX = 100; // RFC 1812 §4.3.2.8, RFC 4443 §2.4 (f)
+
+// Control channel
+export const CONTROL_RECORD_MAX_BYTES = 16 * MIB; // one record, over all its Noise messages
+export const CONTROL_REQUEST_MAX_BYTES = 256 * KIB; // what a peer may send to the coordinator in one record
+export const CONTROL_UNAUTHENTICATED_MAX_MS = 5 * SECOND_MS; // a WebSocket that proves nothing is closed
+export const CONTROL_UNAUTHENTICATED_MAX = 8_192; // such sockets at once, per coordinator
+export const CONTROL_SEND_QUEUE_MAX_BYTES = 32 * MIB; // per peer: beyond it the channel is closed and begins anew
+
+// Gateways and local entry points
+export const GATEWAY_DIALS_PER_SESSION_MAX = 256; // real dials in progress for one caller
+export const GATEWAY_DIAL_TIMEOUT_MS = 10 * SECOND_MS;
+export const GATEWAY_UDP_FLOWS_MAX = 4_096;
+export const PROXY_CLIENTS_MAX = 4_096; // per local entry point
+export const PROXY_HANDSHAKE_MAX_MS = 10 * SECOND_MS;
+export const LOCAL_API_BODY_MAX_BYTES = 64 * KIB;
+export const ADMIN_API_BODY_MAX_BYTES = 2 * MIB;
+
+// Policy
+export const POLICY_MAX_BYTES = 1 * MIB;
+export const POLICY_GRANTS_MAX = 10_000;
+export const NAME_MAX_CHARACTERS = 63; // an RFC 1123 label
