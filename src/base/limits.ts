@@ -14,6 +14,10 @@ export const ALLOWED_IPS_MAX = 200_000; // prefixes over all peers
 export const HANDSHAKES_PER_SECOND_MAX = 2_000; // above: "under load", cookies are asked for
 export const RATE_LIMITER_SOURCES_MAX = 8_192; // source prefixes remembered
 
+// Paths
+export const PATH_CANDIDATES_MAX = 8; // endpoints tried at once for one peer
+export const PATH_CONFIRMED_MS = 15 * SECOND_MS; // after that much silence an initiation tries every candidate again
+
 // Leases on the peer link
 export const LEASE_HELD_PACKETS_MAX = 16; // packets that overtook the lease
 export const LEASE_HELD_MS = 500;

@@ -1,0 +1,166 @@
+// The outer UDP port: one socket a family on the same port number, by Node's dgram. Never throws after it has opened: what can't be
+// sent is counted by errno name ([WG] treats the network as lossy).
+import { createSocket, type RemoteInfo, type Socket } from "node:dgram";
+import { type Endpoint, formatAddress, isV4, parseAddress } from "../base/address.ts";
+import { WirebadgeError } from "../base/errors.ts";
+
+export interface UdpPort {
+  readonly port: number;
+  /** The bytes are copied or sent before it returns. */
+  send(endpoint: Endpoint, buffer: Uint8Array, offset: number, length: number): void;
+  close(): Promise<void>;
+  readonly counters: Readonly<Record<string, number>>;
+}
+
+/** The bytes belong to the handler. */
+export type DatagramHandler = (from: Endpoint, bytes: Uint8Array) => void;
+
+const SOCKET_BUFFER_BYTES = 4 * 1024 * 1024;
+
+function errnoOf(error: unknown): string {
+  return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : "UNKNOWN";
+}
+
+function bind(family: "udp4" | "udp6", port: number, host: string | undefined): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const socket = createSocket({ type: family, ipv6Only: family === "udp6" });
+    socket.once("error", (error) => {
+      socket.close();
+      reject(error);
+    });
+    socket.bind({ port, ...(host === undefined ? {} : { address: host }) }, () => {
+      socket.removeAllListeners("error");
+      resolve(socket);
+    });
+  });
+}
+
+/** Buffers as large as the kernel lets an unprivileged process have; smaller ones only cost throughput. */
+function enlargeBuffers(socket: Socket, counters: Record<string, number>): void {
+  for (const set of [
+    () => socket.setRecvBufferSize(SOCKET_BUFFER_BYTES),
+    () => socket.setSendBufferSize(SOCKET_BUFFER_BYTES),
+  ]) {
+    try {
+      set();
+    } catch (error) {
+      counters[`buffer-${errnoOf(error)}`] = 1;
+    }
+  }
+}
+
+export class DgramUdpPort implements UdpPort {
+  readonly port: number;
+  readonly counters: Record<string, number> = {};
+  readonly #v4: Socket | undefined;
+  readonly #v6: Socket | undefined;
+  readonly #onSent: (error: Error | null) => void;
+  /** `parseAddress` of a text that repeats for every datagram of a peer. */
+  #lastText = "";
+  #lastPort = 0;
+  #lastEndpoint: Endpoint | undefined;
+
+  private constructor(port: number, v4: Socket | undefined, v6: Socket | undefined, handler: DatagramHandler) {
+    this.port = port;
+    this.#v4 = v4;
+    this.#v6 = v6;
+    this.#onSent = (error) => {
+      if (error !== null) this.#count(`send-${errnoOf(error)}`);
+    };
+    for (const socket of [v4, v6]) {
+      if (socket === undefined) continue;
+      enlargeBuffers(socket, this.counters);
+      socket.on("error", (error) => this.#count(`socket-${errnoOf(error)}`));
+      socket.on("message", (bytes, info) => {
+        const from = this.#endpointOf(info);
+        if (from !== undefined) handler(from, bytes);
+      });
+    }
+  }
+
+  /**
+   * Port 0 lets the system choose. A machine without IPv6 (or IPv4) gets the other family alone.
+   * @throws WirebadgeError PORT_TAKEN
+   */
+  static async open(port: number, handler: DatagramHandler): Promise<DgramUdpPort> {
+    for (let attempt = 0; ; attempt++) {
+      let v4: Socket | undefined;
+      try {
+        v4 = await bind("udp4", port, undefined);
+      } catch (error) {
+        if (errnoOf(error) !== "EAFNOSUPPORT") throw portTaken(port, error);
+      }
+      const chosen = v4?.address().port ?? port;
+      try {
+        const v6 = await bind("udp6", chosen, undefined);
+        return new DgramUdpPort(v6.address().port, v4, v6, handler);
+      } catch (error) {
+        const errno = errnoOf(error);
+        if (v4 !== undefined && (errno === "EAFNOSUPPORT" || errno === "EADDRNOTAVAIL")) {
+          return new DgramUdpPort(chosen, v4, undefined, handler);
+        }
+        v4?.close();
+        // The number that the system chose for IPv4 may be taken for IPv6: choose again, a bounded number of times.
+        if (port !== 0 || attempt === 8) throw portTaken(port, error);
+      }
+    }
+  }
+
+  send(endpoint: Endpoint, buffer: Uint8Array, offset: number, length: number): void {
+    const v4 = isV4(endpoint.address);
+    const socket = v4 ? this.#v4 : this.#v6;
+    if (socket === undefined) {
+      this.#count(v4 ? "send-no-ipv4" : "send-no-ipv6");
+      return;
+    }
+    const copy = Buffer.allocUnsafe(length); // libuv may keep it when the socket is full
+    copy.set(buffer.subarray(offset, offset + length));
+    socket.send(copy, endpoint.port, this.#textOf(endpoint), this.#onSent);
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(
+      [this.#v4, this.#v6].map((socket) =>
+        socket === undefined ? undefined : new Promise<void>((resolve) => socket.close(() => resolve())),
+      ),
+    );
+  }
+
+  #count(name: string): void {
+    this.counters[name] = (this.counters[name] ?? 0) + 1;
+  }
+
+  #endpointOf(info: RemoteInfo): Endpoint | undefined {
+    if (this.#lastEndpoint !== undefined && info.address === this.#lastText && info.port === this.#lastPort) {
+      return this.#lastEndpoint;
+    }
+    const zone = info.address.indexOf("%"); // link-local sources carry one
+    const address = parseAddress(zone < 0 ? info.address : info.address.slice(0, zone));
+    if (address === undefined || info.port === 0) {
+      this.#count("receive-bad-source");
+      return undefined;
+    }
+    this.#lastText = info.address;
+    this.#lastPort = info.port;
+    this.#lastEndpoint = { address, port: info.port };
+    return this.#lastEndpoint;
+  }
+
+  #sendText = "";
+  #sendEndpoint: Endpoint | undefined;
+
+  #textOf(endpoint: Endpoint): string {
+    if (this.#sendEndpoint !== endpoint) {
+      this.#sendEndpoint = endpoint;
+      this.#sendText = formatAddress(endpoint.address);
+    }
+    return this.#sendText;
+  }
+}
+
+function portTaken(port: number, cause: unknown): WirebadgeError {
+  return new WirebadgeError("PORT_TAKEN", `UDP port ${port} can't be opened (${errnoOf(cause)})`, {
+    hint: "choose another with --listen-port, or leave the option out",
+    cause,
+  });
+}

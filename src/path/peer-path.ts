@@ -1,0 +1,54 @@
+// Which outer endpoints a datagram for one peer goes to. A confirmed endpoint (authenticated source, [WG §2.1] roaming) is used alone;
+// without a fresh one, handshake initiations go to every candidate at once and the first answer confirms its endpoint. The same
+// initiation may be sent many times: the responder's timestamp guard takes the first to arrive and drops the rest.
+import { type Endpoint, equalEndpoint } from "../base/address.ts";
+import { PATH_CANDIDATES_MAX, PATH_CONFIRMED_MS } from "../base/limits.ts";
+
+const NONE: readonly Endpoint[] = [];
+
+export class PeerPath {
+  #candidates: readonly Endpoint[] = NONE;
+  #confirmed: Endpoint | undefined;
+  #confirmedMs = Number.NEGATIVE_INFINITY;
+  #single: readonly Endpoint[] = NONE;
+
+  /** The configured or reported endpoints, best first; beyond PATH_CANDIDATES_MAX they are left out. */
+  setCandidates(candidates: readonly Endpoint[]): void {
+    const distinct: Endpoint[] = [];
+    for (const candidate of candidates) {
+      if (distinct.length === PATH_CANDIDATES_MAX) break;
+      if (!distinct.some((known) => equalEndpoint(known, candidate))) distinct.push(candidate);
+    }
+    this.#candidates = distinct;
+  }
+
+  get confirmed(): Endpoint | undefined {
+    return this.#confirmed;
+  }
+
+  get candidates(): readonly Endpoint[] {
+    return this.#candidates;
+  }
+
+  /** An authenticated datagram came from there. */
+  confirm(nowMs: number, endpoint: Endpoint): void {
+    this.#confirmedMs = nowMs;
+    if (this.#confirmed !== undefined && equalEndpoint(this.#confirmed, endpoint)) return;
+    this.#confirmed = endpoint;
+    this.#single = [endpoint];
+  }
+
+  /** Data and responses: the confirmed endpoint, else the first candidate. Empty: nowhere to send. */
+  forData(): readonly Endpoint[] {
+    if (this.#confirmed !== undefined) return this.#single;
+    return this.#candidates.length === 0 ? NONE : [this.#candidates[0]!];
+  }
+
+  /** Initiations: the confirmed endpoint alone while it is fresh, else it and every candidate. */
+  forInitiation(nowMs: number): readonly Endpoint[] {
+    const confirmed = this.#confirmed;
+    if (confirmed === undefined) return this.#candidates;
+    if (nowMs - this.#confirmedMs < PATH_CONFIRMED_MS) return this.#single;
+    return [confirmed, ...this.#candidates.filter((candidate) => !equalEndpoint(candidate, confirmed))];
+  }
+}
