@@ -49,6 +49,23 @@ export const CONTROL_REQUEST_MAX_BYTES = 256 * KIB; // what a peer may send to t
 export const CONTROL_UNAUTHENTICATED_MAX_MS = 5 * SECOND_MS; // a WebSocket that proves nothing is closed
 export const CONTROL_UNAUTHENTICATED_MAX = 8_192; // such sockets at once, per coordinator
 export const CONTROL_SEND_QUEUE_MAX_BYTES = 32 * MIB; // per peer: beyond it the channel is closed and begins anew
+export const CONTROL_UNAUTHENTICATED_PER_SOURCE_MAX = 1_024; // of them from one IPv4 address or IPv6 /64
+export const CONTROL_HANDSHAKES_PER_SECOND_MAX = 50; // per such source, with a burst of twice that: each costs curve operations
+export const CONTROL_SOURCES_MAX = 8_192; // such sources remembered
+export const CONTROL_SESSIONS_CONNECTED_MAX = 20_000; // per coordinator
+export const CONTROL_RECORDS_PER_SECOND_MAX = 200; // per channel, with a burst of twice that
+export const CONTROL_SILENCE_MAX_MS = 90 * SECOND_MS; // a channel without a record is closed by the coordinator
+export const CONTROL_PING_EVERY_MS = 25 * SECOND_MS; // keeps NAT mappings and the learned time fresh
+export const CONTROL_ANSWER_MAX_MS = 10 * SECOND_MS; // an unanswered request or ping: the peer begins a new channel
+export const CONTROL_BACKOFF_MIN_MS = 250;
+export const CONTROL_BACKOFF_MAX_MS = 30 * SECOND_MS;
+export const OFFERS_MAX = 1_024; // routes and services that one session offers
+export const SESSION_ENDPOINTS_MAX = 16; // outer endpoints that one session reports
+export const RECORDS_PER_MESSAGE_MAX = 256; // flow or denial records in one control record
+export const RECORDS_STORED_MAX = 1_000_000; // flow and denial records kept; the oldest go first
+export const RECORDS_QUEUED_MAX = 16_384; // waiting for the next batch; beyond it they are counted and dropped
+export const TOKEN_MAX_CHARACTERS = 4_096;
+export const PROBES_PER_SECOND_MAX = 20; // answered per channel
 
 // Gateways and local entry points
 export const GATEWAY_DIALS_PER_SESSION_MAX = 256; // real dials in progress for one caller
