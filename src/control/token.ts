@@ -85,7 +85,7 @@ export function readJoinToken(input: string): JoinToken | TokenProblem {
   const body = text.slice(0, cut);
   const checksum = text.slice(cut + 1);
   const framed = body.length > "wb_join".length && /^[0-9a-f]{8}$/.test(checksum);
-  if (!framed || checksumOf(body) !== checksum) return isCutOff(framed ? body : text) ? "truncated" : "mistyped";
+  if (!framed || checksumOf(body) !== checksum) return isCutOff(text) ? "truncated" : "mistyped";
   const bytes = fromBase64Url(body.slice("wb_join_".length));
   if (bytes === undefined) return "mistyped";
   if ((bytes[0] ?? 0) > JOIN_TOKEN_VERSION) return "too-new";
