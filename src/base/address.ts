@@ -1,5 +1,6 @@
-// IP addresses and prefixes as four 32-bit words. An IPv4 address a.b.c.d is held as ::ffff:a.b.c.d (RFC 4291 §2.5.5.2),
-// so that one key shape serves both families; a packet whose IPv6 header carries such an address is dropped by the decoder.
+// IP addresses and prefixes as four 32-bit words. An IPv4 address a.b.c.d is held as ::ffff:a.b.c.d (RFC 4291
+// §2.5.5.2), so that one key shape serves both families; a packet whose IPv6 header carries such an address is dropped
+// by the decoder.
 import { readU32, writeU32 } from "./bytes.ts";
 
 /** Unsigned 32-bit words, most significant first. */
@@ -171,7 +172,10 @@ export function hostPrefix(address: Address): Prefix {
   return { address, bits: 128 };
 }
 
-/** True when `0.0.0.0/0` style prefixes cover IPv4 only: an IPv6 prefix shorter than 96 bits never contains an IPv4 address. */
+/**
+ * True when `0.0.0.0/0` style prefixes cover IPv4 only: an IPv6 prefix shorter than 96 bits never contains an IPv4
+ * address.
+ */
 export function prefixContains(prefix: Prefix, address: Address): boolean {
   const { bits } = prefix;
   if (bits < V4_BITS_OFFSET && isV4(address)) return false;

@@ -1,5 +1,5 @@
-// Failed operations (configuration, FFI, HTTP, store): one catalogue of stable codes, each with its exit code and HTTP status.
-// Bad bytes from the network are never errors of this kind: they are values with a drop reason and a counter.
+// Failed operations (configuration, FFI, HTTP, store): one catalogue of stable codes, each with its exit code and HTTP
+// status. Bad bytes from the network are never errors of this kind: they are values with a drop reason and a counter.
 
 export const ERROR_CODES = {
   // code: [exit code of the CLI, HTTP status]
@@ -44,7 +44,9 @@ export interface ErrorDetails {
   readonly cause?: unknown;
 }
 
-/** `throw new WirebadgeError("PORT_TAKEN", "UDP port 51820 is in use", { hint: "choose another with --listen-port" })` */
+/**
+ * `throw new WirebadgeError("PORT_TAKEN", "UDP port 51820 is in use", { hint: "choose another with --listen-port" })`
+ */
 export class WirebadgeError extends Error {
   override readonly name = "WirebadgeError";
   readonly code: ErrorCode;

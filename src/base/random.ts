@@ -1,4 +1,5 @@
-// The source of chance that pure code is given. The operating system's is in io/; this one is for tests and the simulator.
+// The source of chance that pure code is given. The operating system's is in io/; this one is for tests and the
+// simulator.
 import { readU32Le } from "./bytes.ts";
 
 export interface Random {

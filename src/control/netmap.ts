@@ -1,5 +1,6 @@
-// The netmap: all that one peer is told, as a flat map of entries. A delta sets and removes entries by key, so that a delta and the
-// full map give equal state by construction. Signed by the coordinator as bytes; schemas check it on arrival.
+// The netmap: all that one peer is told, as a flat map of entries. A delta sets and removes entries by key, so that a
+// delta and the full map give equal state by construction. Signed by the coordinator as bytes; schemas check it on
+// arrival.
 import { z } from "zod";
 
 export const SESSION_ID = /^s_[0-9a-hjkmnp-tv-z]{16}$/; // 80 random bits in Crockford base32

@@ -1,5 +1,6 @@
-// The one contract of every cryptographic provider: portable (tweetnacl, @stablelib) and native (node:crypto and OpenSSL's EVP by
-// FFI, given by constructor). Both run the same vectors. Nothing here throws for bad bytes: undefined or false is the answer.
+// The one contract of every cryptographic provider: portable (tweetnacl, @stablelib) and native (node:crypto and
+// OpenSSL's EVP by FFI, given by constructor). Both run the same vectors. Nothing here throws for bad bytes: undefined
+// or false is the answer.
 
 export const KEY_BYTES = 32;
 export const TAG_BYTES = 16;
@@ -14,14 +15,20 @@ export interface KeyPair {
   readonly publicKey: Uint8Array;
 }
 
-/** One key of ChaCha20-Poly1305 (RFC 8439) in the form that transport data uses: in place, empty AAD, nonce = 32 zero bits ‖ 64-bit LE counter. */
+/**
+ * One key of ChaCha20-Poly1305 (RFC 8439) in the form that transport data uses: in place, empty AAD, nonce = 32 zero
+ * bits ‖ 64-bit LE counter.
+ */
 export interface TransportAead {
   /**
    * Encrypts `length` bytes at `offset` in place and writes the 16-byte tag behind them; `buffer` must reach that far.
    * The counter is two unsigned 32-bit halves: it passes 2^53.
    */
   seal(counterLow: number, counterHigh: number, buffer: Uint8Array, offset: number, length: number): void;
-  /** `length` counts ciphertext and tag. True: the plaintext (length − 16 bytes) stands at `offset`. False: forged; the bytes there are undefined. */
+  /**
+   * `length` counts ciphertext and tag. True: the plaintext (length − 16 bytes) stands at `offset`. False: forged; the
+   * bytes there are undefined.
+   */
   open(counterLow: number, counterHigh: number, buffer: Uint8Array, offset: number, length: number): boolean;
   /** Overwrites the key; any later call is a bug. */
   destroy(): void;

@@ -1,5 +1,5 @@
-// Longest-prefix match over 128-bit addresses: which peer a destination belongs to, or whether a source may be spoken for
-// ([WG §2] cryptokey routing). A path-compressed binary trie; a test holds it equal to a plain list.
+// Longest-prefix match over 128-bit addresses: which peer a destination belongs to, or whether a source may be spoken
+// for ([WG §2] cryptokey routing). A path-compressed binary trie; a test holds it equal to a plain list.
 import type { Prefix } from "../base/address.ts";
 import { makePrefix } from "../base/address.ts";
 

@@ -1,5 +1,5 @@
-// What the filter is told and what it answers. Compiled by policy/compile.ts for one peer, carried in the netmap, applied as a whole.
-// "Remote" is the other end of a tunnel, named by its session id; "local" is this peer.
+// What the filter is told and what it answers. Compiled by policy/compile.ts for one peer, carried in the netmap,
+// applied as a whole. "Remote" is the other end of a tunnel, named by its session id; "local" is this peer.
 import type { Address, Prefix } from "../base/address.ts";
 
 export type FilterProtocol = "tcp" | "udp" | "icmp" | "any";

@@ -6,8 +6,8 @@ export interface Clock {
 }
 
 /**
- * Start wall time + the larger of monotonic and wall-clock advance. A suspended machine or a clock set forward moves it on
- * (leases get shorter, never longer); a clock set back does not move it back.
+ * Start wall time + the larger of monotonic and wall-clock advance. A suspended machine or a clock set forward moves it
+ * on (leases get shorter, never longer); a clock set back does not move it back.
  */
 export class SystemClock implements Clock {
   readonly #startWallMs = Date.now();

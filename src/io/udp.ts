@@ -1,5 +1,5 @@
-// The outer UDP port: one socket a family on the same port number, by Node's dgram. Never throws after it has opened: what can't be
-// sent is counted by errno name ([WG] treats the network as lossy).
+// The outer UDP port: one socket a family on the same port number, by Node's dgram. Never throws after it has opened:
+// what can't be sent is counted by errno name ([WG] treats the network as lossy).
 import { createSocket, type RemoteInfo, type Socket } from "node:dgram";
 import { type Endpoint, formatAddress, isV4, parseAddress } from "../base/address.ts";
 import { WirebadgeError } from "../base/errors.ts";

@@ -1,5 +1,6 @@
-// What the shells (gateway, SOCKS5, forwards, SDK) see of the userspace TCP/IP stack. Everything runs inside a turn: methods that can
-// send take nowMs and may call the stack's output before they return. Handlers are called inside a turn too and must not throw.
+// What the shells (gateway, SOCKS5, forwards, SDK) see of the userspace TCP/IP stack. Everything runs inside a turn:
+// methods that can send take nowMs and may call the stack's output before they return. Handlers are called inside a
+// turn too and must not throw.
 import type { Address, Endpoint, Prefix } from "../base/address.ts";
 
 export type TcpCloseReason =
@@ -81,7 +82,10 @@ export interface UdpOpening {
 }
 
 export interface NetstackHandler {
-  /** One IP packet to send; the bytes are valid during the call only. 32 bytes of room lie before `offset` and behind the packet. */
+  /**
+   * One IP packet to send; the bytes are valid during the call only. 32 bytes of room lie before `offset` and behind
+   * the packet.
+   */
   output(nowMs: number, buffer: Uint8Array, offset: number, length: number): void;
   /** A SYN to a local or transit address without a listener. Unset: RST. */
   tcpOpening?(opening: TcpOpening): void;
@@ -106,7 +110,10 @@ export interface Netstack {
   unlistenTcp(local: Endpoint): void;
   /** Port 0 picks one. Undefined when taken or full. */
   bindUdp(local: Endpoint): UdpSocket | undefined;
-  /** Resolves nothing: sends one echo request; `onReply` gets the round-trip time in ms, once. Returns a function that gives up. */
+  /**
+   * Resolves nothing: sends one echo request; `onReply` gets the round-trip time in ms, once. Returns a function that
+   * gives up.
+   */
   ping(nowMs: number, local: Address, remote: Address, onReply: (rttMs: number) => void): () => void;
   readonly counters: Readonly<Record<string, number>>;
 }

@@ -1,6 +1,7 @@
-// Which outer endpoints a datagram for one peer goes to. A confirmed endpoint (authenticated source, [WG §2.1] roaming) is used alone;
-// without a fresh one, handshake initiations go to every candidate at once and the first answer confirms its endpoint. The same
-// initiation may be sent many times: the responder's timestamp guard takes the first to arrive and drops the rest.
+// Which outer endpoints a datagram for one peer goes to. A confirmed endpoint (authenticated source, [WG §2.1] roaming)
+// is used alone; without a fresh one, handshake initiations go to every candidate at once and the first answer confirms
+// its endpoint. The same initiation may be sent many times: the responder's timestamp guard takes the first to arrive
+// and drops the rest.
 import { type Endpoint, equalEndpoint } from "../base/address.ts";
 import { PATH_CANDIDATES_MAX, PATH_CONFIRMED_MS } from "../base/limits.ts";
 

@@ -24,7 +24,9 @@ export interface GatewayDenial {
   readonly ruleId: string | undefined;
 }
 
-/** Judgements here are of an opening flow, as the filter makes them, but touch neither its flow table nor its counters. */
+/**
+ * Judgements here are of an opening flow, as the filter makes them, but touch neither its flow table nor its counters.
+ */
 export interface GatewayView {
   netmap(): NetmapView | undefined;
   callerOf(source: Address): Caller | undefined;

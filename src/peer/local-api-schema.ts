@@ -1,5 +1,6 @@
-// The local API's answers, shared by its server (the running peer) and its client (the CLI): HTTP/JSON over the unix socket
-// peer.sock in the state folder. Times are Unix milliseconds by the peer's clock; addresses and endpoints are text.
+// The local API's answers, shared by its server (the running peer) and its client (the CLI): HTTP/JSON over the unix
+// socket peer.sock in the state folder. Times are Unix milliseconds by the peer's clock; addresses and endpoints are
+// text.
 import { z } from "zod";
 
 /** The one value of the Host header that the server takes: a browser can't be made to send it. */
@@ -35,7 +36,10 @@ export const entryPointSchema = z.object({
   /** HOST:PORT, a socket's path, or the overlay port of an `expose`. */
   listen: z.string(),
   target: z.string().optional(),
-  /** Who may use it: the folder's owner, the peer's uid (and how that is asked), who knows the password, who the policy allows. */
+  /**
+   * Who may use it: the folder's owner, the peer's uid (and how that is asked), who knows the password, who the policy
+   * allows.
+   */
   protection: z.enum(["folder", "owner-sock-diag", "owner-proc", "credentials", "policy"]),
 });
 

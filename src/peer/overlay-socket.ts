@@ -1,5 +1,6 @@
-// A TCP connection of the userspace stack as a Node stream, for whoever speaks streams (SDK, HTTP). The entry points of this folder
-// take the connection out again with `detach` and join it to a real socket without the stream's cost (pipe-sockets.ts).
+// A TCP connection of the userspace stack as a Node stream, for whoever speaks streams (SDK, HTTP). The entry points of
+// this folder take the connection out again with `detach` and join it to a real socket without the stream's cost
+// (pipe-sockets.ts).
 import { Duplex } from "node:stream";
 import { clearTimeout, setImmediate, setTimeout } from "node:timers";
 import type { Endpoint } from "../base/address.ts";
@@ -45,8 +46,9 @@ export interface DetachedTcp {
 }
 
 /**
- * `end()` sends FIN and reading goes on; `destroy()` before that resets. Errors carry `code`: ECONNRESET, ETIMEDOUT, EHOSTUNREACH,
- * EACCES. Stream callbacks never run inside the stack: they are put off to the end of the event loop's turn.
+ * `end()` sends FIN and reading goes on; `destroy()` before that resets. Errors carry `code`: ECONNRESET, ETIMEDOUT,
+ * EHOSTUNREACH, EACCES. Stream callbacks never run inside the stack: they are put off to the end of the event loop's
+ * turn.
  */
 export class OverlaySocket extends Duplex {
   readonly #connection: TcpConnection;

@@ -16,7 +16,10 @@ const FAILURE_CODES: Readonly<Record<DialFailure, string>> = {
   aborted: "ABORT_ERR",
 };
 
-/** What explains a denial to whom it concerns. A name that doesn't exist and one without a grant have equal ones but for the id. */
+/**
+ * What explains a denial to whom it concerns. A name that doesn't exist and one without a grant have equal ones but for
+ * the id.
+ */
 export interface DialDenial {
   readonly denialId?: string | undefined;
   readonly reason?: VerdictReason | undefined;
@@ -48,7 +51,7 @@ export class DialError extends Error {
 
 function describe(kind: DialFailure, target: DialTarget, denial: DialDenial): string {
   const host = target.host.includes(":") ? `[${target.host}]` : target.host;
-  const text = `${kind}: ${JSON.stringify(`${host}:${target.port}`).slice(1, -1)}`; // escaped: the name came from a client
+  const text = `${kind}: ${JSON.stringify(`${host}:${target.port}`).slice(1, -1)}`; // escaped: a client named it
   if (kind !== "denied") return text;
   const rule = denial.ruleId === undefined ? "" : ` by rule ${denial.ruleId}`;
   return `${text} ${denial.reason ?? "NO_GRANT"}${rule}${denial.denialId === undefined ? "" : ` (${denial.denialId})`}`;
@@ -63,7 +66,10 @@ export interface DialTarget {
 export interface OverlayDialer {
   /** Resolves once the far end has answered. @throws DialError */
   dial(target: DialTarget, signal?: AbortSignal): Promise<OverlaySocket>;
-  /** A UDP socket at this peer's own address of the remote's family. @throws DialError when the target is denied or unknown */
+  /**
+   * A UDP socket at this peer's own address of the remote's family. @throws DialError when the target is denied or
+   * unknown
+   */
   bindUdp(target: DialTarget): { readonly socket: UdpSocket; readonly remote: Endpoint };
 }
 
@@ -87,7 +93,10 @@ export interface DenialNotice {
 export interface OverlayView {
   /** Undefined in `wg` mode and before the first netmap. */
   netmap(): NetmapView | undefined;
-  /** Judges as the packet path will; a denial is recorded, its id is in the answer. In `wg` mode: ALLOW_ALL if a peer has it. */
+  /**
+   * Judges as the packet path will; a denial is recorded, its id is in the answer. In `wg` mode: ALLOW_ALL if a peer
+   * has it.
+   */
   judgeOutbound(address: Address, protocol: FilterProtocol, port: number): OutboundJudgement;
   /** For a name that the gateway `session` would resolve (`outboundHosts`); a denial is recorded. */
   judgeOutboundHost(session: string, name: string, protocol: FilterProtocol, port: number): OutboundJudgement;

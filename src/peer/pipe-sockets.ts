@@ -1,5 +1,5 @@
-// Joins a real socket and a connection of the userspace stack: the fast path of gateway, SOCKS5 and forwards. No stream between them;
-// large chunks, backpressure and half-close both ways, a reset is passed on, bytes are counted.
+// Joins a real socket and a connection of the userspace stack: the fast path of gateway, SOCKS5 and forwards. No stream
+// between them; large chunks, backpressure and half-close both ways, a reset is passed on, bytes are counted.
 import type { Socket } from "node:net";
 import { setImmediate } from "node:timers";
 import { KIB } from "../base/units.ts";
@@ -19,12 +19,15 @@ export interface PipeResult {
 }
 
 /**
- * Where a real socket's bytes come from. `net.connect({ onread })` into one buffer costs half of what 'data' events do, but a socket
- * that a server accepted has no such option.
+ * Where a real socket's bytes come from. `net.connect({ onread })` into one buffer costs half of what 'data' events do,
+ * but a socket that a server accepted has no such option.
  */
 export interface LocalSocket {
   readonly socket: Socket;
-  /** Set by the pipe; the bytes are valid until the next resume. False: pause after this. Undefined: 'data' events are used. */
+  /**
+   * Set by the pipe; the bytes are valid until the next resume. False: pause after this. Undefined: 'data' events are
+   * used.
+   */
   readonly reader: { onBytes: ((bytes: Uint8Array) => boolean) | undefined } | undefined;
 }
 
@@ -182,7 +185,7 @@ export class SocketPipe {
       if (!orderly) this.#end = "local-reset";
     }
     if (this.#end !== undefined) this.#tearDown();
-    else if (this.#localClosed && this.#overlayEndSent) this.#finish("closed"); // the stack delivers what it has accepted
+    else if (this.#localClosed && this.#overlayEndSent) this.#finish("closed"); // the stack delivers the rest
   }
 
   #tearDown(): void {

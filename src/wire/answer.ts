@@ -1,5 +1,6 @@
-// What may be said to the sender of a packet that goes no further: an ICMP error or a TCP reset, addressed as if the packet's
-// destination spoke. RFC 1812 §4.3.2, RFC 4443 §2.4 (e) and RFC 1122 §3.2.2 say what must never be answered; RFC 9293 §3.10.7.1 how.
+// What may be said to the sender of a packet that goes no further: an ICMP error or a TCP reset, addressed as if the
+// packet's destination spoke. RFC 1812 §4.3.2, RFC 4443 §2.4 (e) and RFC 1122 §3.2.2 say what must never be answered;
+// RFC 9293 §3.10.7.1 how.
 import { readU32, writeU16, writeU32 } from "../base/bytes.ts";
 import { foldChecksum, sumBytes, sumPseudoHeader } from "./checksum.ts";
 import {
@@ -29,8 +30,9 @@ const ICMP_HEADER_BYTES = 8;
 const ICMPV6_REDIRECT = 137;
 
 /**
- * Writes an ICMP error about the packet at `packet[packetOffset…]`, which `info` describes, to `out[outOffset…]`; returns its length,
- * or 0 when that packet must not be answered. `parameter` is the header's second word (the MTU of "too big"), else 0.
+ * Writes an ICMP error about the packet at `packet[packetOffset…]`, which `info` describes, to `out[outOffset…]`;
+ * returns its length, or 0 when that packet must not be answered. `parameter` is the header's second word (the MTU of
+ * "too big"), else 0.
  */
 export function buildIcmpError(
   out: Uint8Array,
@@ -74,7 +76,9 @@ export function buildIcmpProhibited(
   return buildIcmpError(out, outOffset, packet, packetOffset, info, type, code, 0);
 }
 
-/** A reset in answer to the TCP segment that `info` describes; returns its length, or 0 when it must not be answered. */
+/**
+ * A reset in answer to the TCP segment that `info` describes; returns its length, or 0 when it must not be answered.
+ */
 export function buildTcpReset(
   out: Uint8Array,
   outOffset: number,

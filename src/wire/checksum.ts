@@ -1,7 +1,11 @@
-// The Internet checksum: RFC 1071, with the pseudo-headers of RFC 9293 §3.1, RFC 768 and RFC 8200 §8.1. A sum is carried unfolded
-// between calls, so that a header and its payload may lie apart. The test keeps the unrolled loop equal to a plain one.
+// The Internet checksum: RFC 1071, with the pseudo-headers of RFC 9293 §3.1, RFC 768 and RFC 8200 §8.1. A sum is
+// carried unfolded between calls, so that a header and its payload may lie apart. The test keeps the unrolled loop
+// equal to a plain one.
 
-/** Adds the 16-bit words of the bytes to `sum`; an odd last byte counts as its word's high half. Unfolded, below 2^32 for ≤ 64 KiB. */
+/**
+ * Adds the 16-bit words of the bytes to `sum`; an odd last byte counts as its word's high half. Unfolded, below 2^32
+ * for ≤ 64 KiB.
+ */
 export function sumBytes(bytes: Uint8Array, at: number, length: number, sum: number): number {
   const end = at + length;
   const unrolledEnd = at + (length & ~15);
@@ -52,8 +56,8 @@ export function checksumOf(bytes: Uint8Array, at: number, length: number): numbe
 }
 
 /**
- * Addresses are four words each, IPv4 in mapped form. The two `ffff` groups of a mapped pair add up to 0 in ones' complement,
- * so that one function serves both families.
+ * Addresses are four words each, IPv4 in mapped form. The two `ffff` groups of a mapped pair add up to 0 in ones'
+ * complement, so that one function serves both families.
  */
 export function sumPseudoHeader(
   source0: number,

@@ -1,5 +1,6 @@
-// One IP header of either family for packets that this program makes: RFC 791, RFC 8200. Hop limit 64, flow label 0; IPv4 packets are
-// atomic (DF, id 0: RFC 6864 §4.1 leaves the id of such packets free, and a constant tells nobody how many were sent).
+// One IP header of either family for packets that this program makes: RFC 791, RFC 8200. Hop limit 64, flow label 0;
+// IPv4 packets are atomic (DF, id 0: RFC 6864 §4.1 leaves the id of such packets free, and a constant tells nobody how
+// many were sent).
 import { IPV4_DONT_FRAGMENT, IPV4_HEADER_BYTES, writeIpv4Header } from "./ipv4.ts";
 import { IPV6_HEADER_BYTES, writeIpv6Header } from "./ipv6.ts";
 

@@ -14,8 +14,8 @@ const OPTION_LOOSE_SOURCE_ROUTE = 131;
 const OPTION_STRICT_SOURCE_ROUTE = 137;
 
 /**
- * Fills the IP part of `info`. `quoted` is for a packet inside an ICMP error, which may be cut short and whose checksum a router
- * may have left stale: then only the header itself must be there, and `totalBytes` is what is there.
+ * Fills the IP part of `info`. `quoted` is for a packet inside an ICMP error, which may be cut short and whose checksum
+ * a router may have left stale: then only the header itself must be there, and `totalBytes` is what is there.
  */
 export function decodeIpv4(
   buffer: Uint8Array,
@@ -77,8 +77,8 @@ function walkOptions(buffer: Uint8Array, from: number, end: number): PacketDrop 
 }
 
 /**
- * Twenty bytes without options, checksum included. `flags` is the whole 16-bit word of flags and fragment offset (in units of 8 bytes);
- * addresses are 32-bit words.
+ * Twenty bytes without options, checksum included. `flags` is the whole 16-bit word of flags and fragment offset (in
+ * units of 8 bytes); addresses are 32-bit words.
  */
 export function writeIpv4Header(
   buffer: Uint8Array,

@@ -71,7 +71,7 @@ function walkExtensionHeaders(
     if (at + 8 > info.totalBytes) return shortChain(info);
     const headerBytes = extensionBytes(header, buffer[offset + at + 1]!);
     if (at + headerBytes > info.totalBytes) return shortChain(info);
-    if (header === HEADER_HOP_BY_HOP && count > 0) return "BAD_EXTENSION_HEADER"; // only directly behind the IPv6 header
+    if (header === HEADER_HOP_BY_HOP && count > 0) return "BAD_EXTENSION_HEADER"; // only as the first
     if (header === HEADER_ROUTING && buffer[offset + at + 2] === 0) return "SOURCE_ROUTED";
     const next = buffer[offset + at]!;
     if (header === HEADER_FRAGMENT) {

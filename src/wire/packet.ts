@@ -1,5 +1,6 @@
-// What the filter, the engine and the netstack know of an inner packet after one pass over its headers: RFC 791, RFC 8200,
-// RFC 9293, RFC 768, RFC 792, RFC 4443. One PacketInfo is reused for every packet of a thread: nothing is allocated here.
+// What the filter, the engine and the netstack know of an inner packet after one pass over its headers: RFC 791, RFC
+// 8200, RFC 9293, RFC 768, RFC 792, RFC 4443. One PacketInfo is reused for every packet of a thread: nothing is
+// allocated here.
 import type { Address } from "../base/address.ts";
 import { readU16 } from "../base/bytes.ts";
 import { isIcmpEcho, isIcmpError } from "./icmp.ts";
@@ -93,8 +94,8 @@ const ICMP_HEADER_BYTES = 8;
 const IP_TOTAL_MAX_BYTES = 65_535;
 
 /**
- * Reads one IP packet's headers into `info`; undefined when it is well formed, else why not (then `info` is not to be used).
- * Bytes behind the IP total length are ignored (WireGuard pads). Transport checksums are not looked at.
+ * Reads one IP packet's headers into `info`; undefined when it is well formed, else why not (then `info` is not to be
+ * used). Bytes behind the IP total length are ignored (WireGuard pads). Transport checksums are not looked at.
  *
  * @example
  * const drop = decodePacket(buffer, offset, length, info);
@@ -150,8 +151,9 @@ export function decodePacket(
 }
 
 /**
- * The packet inside an ICMP error: `decodeQuotedPacket(buffer, offset + info.innerOffset, info.totalBytes - info.innerOffset, inner)`.
- * Such a packet may be cut after 8 bytes of its transport header, so that `tcpFlags` may be 0 where it had some.
+ * The packet inside an ICMP error: `decodeQuotedPacket(buffer, offset + info.innerOffset, info.totalBytes -
+ * info.innerOffset, inner)`. Such a packet may be cut after 8 bytes of its transport header, so that `tcpFlags` may be
+ * 0 where it had some.
  */
 export function decodeQuotedPacket(
   buffer: Uint8Array,

@@ -4,7 +4,10 @@ import { writeU16, writeU32 } from "../base/bytes.ts";
 export const TCP_HEADER_BYTES = 20;
 export const TCP_CHECKSUM_AT = 16;
 
-/** Twenty bytes without options; checksum and urgent pointer 0. `headerBytes` counts options that the caller writes behind. */
+/**
+ * Twenty bytes without options; checksum and urgent pointer 0. `headerBytes` counts options that the caller writes
+ * behind.
+ */
 export function writeTcpHeader(
   buffer: Uint8Array,
   at: number,

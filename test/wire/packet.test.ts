@@ -21,7 +21,7 @@ const A6 = "fd00::1";
 const B6 = "fd00::2";
 
 function decode(bytes: Uint8Array): string | PacketInfo {
-  const shifted = concatBytes(new Uint8Array(3), bytes, new Uint8Array(5)); // an offset, and room behind that must not count
+  const shifted = concatBytes(new Uint8Array(3), bytes, new Uint8Array(5)); // an offset, and room behind
   const info = new PacketInfo();
   return decodePacket(shifted, 3, bytes.length, info) ?? info;
 }
