@@ -1,4 +1,5 @@
-// Crockford's base32, lower case (0-9 a-h j k m n p-t v-z): identifiers that survive being read aloud. No padding, no check digit.
+// Crockford's base32, lower case (0-9 a-h j k m n p-t v-z): identifiers that survive being read aloud. No padding, no
+// check digit.
 import { type Random, randomBytes } from "./random.ts";
 
 const ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz";

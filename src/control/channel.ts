@@ -1,5 +1,6 @@
-// The control channel after its handshake: records, split over Noise transport messages (≤ 65,535 bytes each), every one sealed under
-// an implicit counter. Order and completeness are the WebSocket's; anything that doesn't fit ends the channel by name, for good.
+// The control channel after its handshake: records, split over Noise transport messages (≤ 65,535 bytes each), every
+// one sealed under an implicit counter. Order and completeness are the WebSocket's; anything that doesn't fit ends the
+// channel by name, for good.
 import { concatBytes } from "../base/bytes.ts";
 import { type Crypto, TAG_BYTES, type TransportAead } from "../crypto/provider.ts";
 import type { NoiseKeys } from "./noise-nk.ts";
@@ -72,7 +73,7 @@ export class Channel {
     const flag = plaintext[0];
     const part = plaintext.subarray(1, length - TAG_BYTES);
     if (flag !== LAST && flag !== MORE) return this.#fail("channel-bad-fragment");
-    if (flag === MORE && part.length !== FRAGMENT_MAX_BYTES) return this.#fail("channel-bad-fragment"); // only full ones go on
+    if (flag === MORE && part.length !== FRAGMENT_MAX_BYTES) return this.#fail("channel-bad-fragment"); // only full ones
     this.#fragmentsBytes += part.length;
     if (this.#fragmentsBytes > this.#receiveMaxBytes) return this.#fail("channel-record-too-large");
     if (flag === MORE) {

@@ -1,5 +1,5 @@
-// Every context string under which the control plane signs, MACs or derives: one key may serve one purpose only because no two
-// purposes share a string. A new meaning needs a new string, never a new reading of an old one.
+// Every context string under which the control plane signs, MACs or derives: one key may serve one purpose only because
+// no two purposes share a string. A new meaning needs a new string, never a new reading of an old one.
 import { concatBytes, utf8 } from "../base/bytes.ts";
 
 export const PROTOCOL_VERSION = 1;

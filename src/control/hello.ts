@@ -1,5 +1,6 @@
-// What binds a peer's two keys to one channel: the session key signs the handshake hash, the WireGuard key proves itself by a MAC
-// under Diffie–Hellman with the coordinator's challenge key. Neither is worth anything in another channel.
+// What binds a peer's two keys to one channel: the session key signs the handshake hash, the WireGuard key proves
+// itself by a MAC under Diffie–Hellman with the coordinator's challenge key. Neither is worth anything in another
+// channel.
 import { equalBytes } from "../base/bytes.ts";
 import type { Crypto } from "../crypto/provider.ts";
 import { inContext } from "./contexts.ts";

@@ -1,5 +1,5 @@
-// A lease: the coordinator's word, signed, that one session may send and receive until issued + lifetime. No lease, no packets.
-// Given to its holder alone, who shows the bytes to its peers; each of them verifies and orders it here.
+// A lease: the coordinator's word, signed, that one session may send and receive until issued + lifetime. No lease, no
+// packets. Given to its holder alone, who shows the bytes to its peers; each of them verifies and orders it here.
 import { fromBase32, ID_BYTES, toBase32 } from "../base/base32.ts";
 import { concatBytes, readU16, readU32, writeU16, writeU32 } from "../base/bytes.ts";
 import { type Crypto, SIGNATURE_BYTES } from "../crypto/provider.ts";
@@ -77,8 +77,8 @@ export type LeaseVerdict =
   | "lease-ended";
 
 /**
- * Orders a verified lease against the one held for that session. `epoch` is the one that the signed netmap names: a lease alone never
- * moves a peer to a new epoch, and one of an old epoch is refused once the netmap moved on.
+ * Orders a verified lease against the one held for that session. `epoch` is the one that the signed netmap names: a
+ * lease alone never moves a peer to a new epoch, and one of an old epoch is refused once the netmap moved on.
  */
 export function leaseVerdict(
   lease: Lease,

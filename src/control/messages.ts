@@ -1,5 +1,5 @@
-// Records of the control channel. Most are JSON checked by these schemas; what is signed travels as the very bytes that were signed.
-// On the wire a record is one byte that says which, and its body (see channel.ts for how it is split).
+// Records of the control channel. Most are JSON checked by these schemas; what is signed travels as the very bytes that
+// were signed. On the wire a record is one byte that says which, and its body (see channel.ts for how it is split).
 import { z } from "zod";
 import { concatBytes, fromUtf8, utf8 } from "../base/bytes.ts";
 import { OFFERS_MAX, RECORDS_PER_MESSAGE_MAX, SESSION_ENDPOINTS_MAX } from "../base/limits.ts";

@@ -1,5 +1,5 @@
-// Netmaps and deltas as signed bytes, the application of deltas, and the check that turns entries into a NetmapView. One bad entry
-// refuses the whole map, by the entry's name: half a netmap is a policy that nobody wrote.
+// Netmaps and deltas as signed bytes, the application of deltas, and the check that turns entries into a NetmapView.
+// One bad entry refuses the whole map, by the entry's name: half a netmap is a policy that nobody wrote.
 import type { z } from "zod";
 import { concatBytes, fromUtf8, utf8 } from "../base/bytes.ts";
 import { type Crypto, SIGNATURE_BYTES } from "../crypto/provider.ts";

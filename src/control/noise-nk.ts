@@ -1,5 +1,5 @@
-// Noise_NK_25519_ChaChaPoly_BLAKE2s (Noise rev. 34, §7.5): the initiator knows the responder's static key beforehand and stays
-// anonymous; who it is, it signs over the handshake hash afterwards. Both handshake payloads are empty here.
+// Noise_NK_25519_ChaChaPoly_BLAKE2s (Noise rev. 34, §7.5): the initiator knows the responder's static key beforehand
+// and stays anonymous; who it is, it signs over the handshake hash afterwards. Both handshake payloads are empty here.
 //   <- s   ...   -> e, es   <- e, ee
 import { concatBytes, utf8 } from "../base/bytes.ts";
 import { type Random, randomBytes } from "../base/random.ts";

@@ -1,6 +1,6 @@
-// The endpoint probe: a peer's WireGuard socket asks the coordinator over UDP "which endpoint do you see me at?". The first byte, 0x77,
-// is no WireGuard message type, so both share one socket. Requests and answers have one size, so that the port amplifies nothing;
-// both carry a MAC under a key from the control channel, and wrong ones get silence.
+// The endpoint probe: a peer's WireGuard socket asks the coordinator over UDP "which endpoint do you see me at?". The
+// first byte, 0x77, is no WireGuard message type, so both share one socket. Requests and answers have one size, so that
+// the port amplifies nothing; both carry a MAC under a key from the control channel, and wrong ones get silence.
 import { addressFromBytes, addressTo16, type Endpoint } from "../base/address.ts";
 import { equalBytes, readU16, readU32, writeU16, writeU32 } from "../base/bytes.ts";
 import { type Crypto, KEY_BYTES, MAC_BYTES } from "../crypto/provider.ts";

@@ -1,5 +1,6 @@
-// Tokens: `wb_join_<base64url>_<crc32>` carries all that joining needs; other secrets are `wb_<kind>_<id>_<secret>_<crc32>`.
-// The checksum tells a typing mistake from a refusal, offline; the fixed prefix lets secret scanners find leaked ones.
+// Tokens: `wb_join_<base64url>_<crc32>` carries all that joining needs; other secrets are
+// `wb_<kind>_<id>_<secret>_<crc32>`. The checksum tells a typing mistake from a refusal, offline; the fixed prefix lets
+// secret scanners find leaked ones.
 import { fromBase32, ID_BYTES, toBase32 } from "../base/base32.ts";
 import { concatBytes, fromBase64Url, fromUtf8, readU16, toBase64Url, utf8, writeU16 } from "../base/bytes.ts";
 import { WirebadgeError } from "../base/errors.ts";
@@ -9,7 +10,7 @@ import { KEY_BYTES } from "../crypto/provider.ts";
 export const JOIN_TOKEN_VERSION = 1;
 export const SECRET_BYTES = 32;
 const TOKEN_ID = /^t_[0-9a-hjkmnp-tv-z]{16}$/;
-const HEADER_BYTES = 1 + 2 + KEY_BYTES + ID_BYTES + SECRET_BYTES; // version, URL length, key, id, secret; the URL follows
+const HEADER_BYTES = 1 + 2 + KEY_BYTES + ID_BYTES + SECRET_BYTES; // version, URL length, key, id, secret; then the URL
 
 export interface JoinToken {
   /** `http://HOST:PORT` or `https://HOST[:PORT][/PATH]`. */

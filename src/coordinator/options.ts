@@ -22,7 +22,10 @@ export interface CoordinatorOptions {
   readonly listen: string;
   /** What tokens carry; needed when `listen` is unspecified (0.0.0.0, ::). Default `http://` + listen. */
   readonly url?: string | undefined;
-  /** `HOST:PORT` where peers reach the UDP probe from outside, as told in the netmap. Default: the listen address, or the URL's host. */
+  /**
+   * `HOST:PORT` where peers reach the UDP probe from outside, as told in the netmap. Default: the listen address, or
+   * the URL's host.
+   */
   readonly udp?: string | undefined;
   /** `HOST:PORT` of the admin API; DEFAULT_ADMIN_LISTEN unless given. */
   readonly adminListen?: string | undefined;

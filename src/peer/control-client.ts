@@ -1,5 +1,6 @@
-// The peer's end of the control channel: connects, proves its keys, enrols or resumes, keeps the netmap and the lease fresh, and
-// comes back after every interruption with jittered backoff. What it learns it emits; it decides nothing about packets.
+// The peer's end of the control channel: connects, proves its keys, enrols or resumes, keeps the netmap and the lease
+// fresh, and comes back after every interruption with jittered backoff. What it learns it emits; it decides nothing
+// about packets.
 import type { WirebadgeError } from "../base/errors.ts";
 import type { Random } from "../base/random.ts";
 import type { Lease } from "../control/lease.ts";

@@ -1,5 +1,5 @@
-// The admin API's shapes: what the server checks, what the CLI and the dashboard parse, and what the OpenAPI document says.
-// HTTP/JSON on a listener of its own; `Authorization: Bearer <DATA/admin.token>`; times are Unix milliseconds.
+// The admin API's shapes: what the server checks, what the CLI and the dashboard parse, and what the OpenAPI document
+// says. HTTP/JSON on a listener of its own; `Authorization: Bearer <DATA/admin.token>`; times are Unix milliseconds.
 import { z } from "zod";
 import { OFFERS_MAX, POLICY_MAX_BYTES } from "../../base/limits.ts";
 
@@ -22,7 +22,7 @@ export const problemSchema = z.object({
 });
 export type Problem = z.infer<typeof problemSchema>;
 
-// ── tokens ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── tokens ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 /** POST /v1/tokens */
 export const tokenCreateSchema = z.strictObject({
   as: identityName,
@@ -59,10 +59,13 @@ export type Token = z.infer<typeof tokenSchema>;
 export const tokenCreatedSchema = tokenSchema.extend({ token: z.string() });
 /** GET /v1/tokens */
 export const tokenListSchema = z.object({ tokens: z.array(tokenSchema) });
-/** 200 of DELETE /v1/tokens/:id. No more enrolments; sessions go on (`POST /v1/revocations` with `token:ID` ends those too). */
+/**
+ * 200 of DELETE /v1/tokens/:id. No more enrolments; sessions go on (`POST /v1/revocations` with `token:ID` ends those
+ * too).
+ */
 export const tokenRevokedSchema = tokenSchema;
 
-// ── policy ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── policy ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 export const diagnosticSchema = z.object({
   severity: z.enum(["error", "warning"]),
   message: z.string(),
@@ -119,7 +122,7 @@ export const policySchema = z.object({
 });
 export type PolicyVersion = z.infer<typeof policySchema>;
 
-// ── identities and sessions ─────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── identities and sessions ────────────────────────────────────────────────────────────────────────────────────────
 export const refusedOfferSchema = z.object({ offer: z.string(), reason: z.string() });
 
 export const sessionSchema = z.object({
@@ -162,8 +165,11 @@ export const identityListSchema = z.object({ identities: z.array(identitySchema)
 /** GET /v1/identities/:name */
 export const identityShowSchema = identitySchema.extend({ sessions: z.array(sessionSchema) });
 
-// ── revocation ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────
-/** POST /v1/revocations. Any selector: `agent:coder`, `session:s_…`, `token:t_…`, `tag:x`, `kind:agent`, `sponsor:user:…`, `group:…`. */
+// ── revocation ─────────────────────────────────────────────────────────────────────────────────────────────────────
+/**
+ * POST /v1/revocations. Any selector: `agent:coder`, `session:s_…`, `token:t_…`, `tag:x`, `kind:agent`,
+ * `sponsor:user:…`, `group:…`.
+ */
 export const revocationRequestSchema = z.strictObject({ selector, reason: z.string().max(1_024).default("") });
 /** 200 of POST /v1/revocations and DELETE /v1/identities/:name. */
 export const revocationSchema = z.object({
@@ -178,7 +184,7 @@ export const revocationSchema = z.object({
 });
 export type Revocation = z.infer<typeof revocationSchema>;
 
-// ── questions and records ───────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── questions and records ──────────────────────────────────────────────────────────────────────────────────────────
 /** GET /v1/can?from=agent:coder&dest=service:staging-db */
 export const canQuerySchema = z.object({ from: selector, dest: z.string().min(1).max(512) });
 export const canSchema = z.object({
