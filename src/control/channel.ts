@@ -73,7 +73,7 @@ export class Channel {
     const flag = plaintext[0];
     const part = plaintext.subarray(1, length - TAG_BYTES);
     if (flag !== LAST && flag !== MORE) return this.#fail("channel-bad-fragment");
-    if (flag === MORE && part.length !== FRAGMENT_MAX_BYTES) return this.#fail("channel-bad-fragment"); // only full ones
+    if (flag === MORE && part.length !== FRAGMENT_MAX_BYTES) return this.#fail("channel-bad-fragment"); // not full
     this.#fragmentsBytes += part.length;
     if (this.#fragmentsBytes > this.#receiveMaxBytes) return this.#fail("channel-record-too-large");
     if (flag === MORE) {
