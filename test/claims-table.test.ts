@@ -1,0 +1,79 @@
+// A claim counts only when the test that it names is there, has run and has passed.
+import { readFileSync } from "node:fs";
+import { describe, expect, it } from "vitest";
+import { judgeTest, parseClaims, readReport, withResults } from "./claims-table.ts";
+
+const table = `# Claims
+| Claim | Shown by | Last result |
+|---|---|---|
+| It works | \`test/a.test.ts > suite > works\` and \`$ npm start -- --once\` | never |
+| A pipe \\| too | \`test/b.test.ts\` | |
+| Nothing named | see above | |
+
+## Not yet shown
+### Of one kind
+- later
+`;
+
+const report = readReport(
+  JSON.stringify({
+    success: false,
+    testResults: [
+      {
+        name: "/top/test/a.test.ts",
+        status: "failed",
+        message: "",
+        assertionResults: [
+          { ancestorTitles: ["suite"], title: "works", status: "passed" },
+          { ancestorTitles: ["suite"], title: "works not", status: "failed" },
+          { ancestorTitles: ["left out"], title: "x", status: "skipped" },
+        ],
+      },
+      { name: "/top/test/c.test.ts", status: "failed", message: "cannot load", assertionResults: [] },
+    ],
+  }),
+  "/top/",
+);
+
+describe("the table of claims", () => {
+  it("is read line by line, and a line that names nothing is an error", () => {
+    const { claims, notYetShown, errors } = parseClaims(table);
+    expect(claims).toEqual([
+      { line: 4, claim: "It works", shownBy: ["test/a.test.ts > suite > works", "$ npm start -- --once"] },
+      { line: 5, claim: "A pipe | too", shownBy: ["test/b.test.ts"] },
+    ]);
+    expect(notYetShown).toEqual(["later"]);
+    expect(errors).toHaveLength(1);
+    expect(errors[0]).toContain("line 6");
+  });
+
+  it("holds for a test that passed, and for nothing else", () => {
+    expect(judgeTest(report, "test/a.test.ts > suite > works")).toBeUndefined();
+    expect(judgeTest(report, "test/a.test.ts > suite > works not")).toContain("failed");
+    expect(judgeTest(report, "test/a.test.ts > suite")).toContain("works not: failed");
+    expect(judgeTest(report, "test/a.test.ts > left out > x")).toContain("skipped");
+    expect(judgeTest(report, "test/a.test.ts > suite > work")).toContain("no such test");
+    expect(judgeTest(report, "test/c.test.ts")).toContain("failed");
+    expect(judgeTest(report, "test/d.test.ts")).toContain("no such test");
+  });
+
+  it("gets its last column written", () => {
+    const lines = withResults(
+      table,
+      new Map([
+        [4, "passed"],
+        [5, "failed"],
+      ]),
+    ).split("\n");
+    expect(lines[3]).toBe("| It works | `test/a.test.ts > suite > works` and `$ npm start -- --once` | passed |");
+    expect(lines[4]).toBe("| A pipe \\| too | `test/b.test.ts` | failed |");
+    expect(lines[5]).toBe("| Nothing named | see above | |");
+  });
+
+  it("is well-formed as it stands", () => {
+    const text = readFileSync(new URL("CLAIMS.md", import.meta.url), "utf8");
+    const { claims, notYetShown, errors } = parseClaims(text);
+    expect(errors).toEqual([]);
+    expect(claims.length + notYetShown.length).toBeGreaterThan(20);
+  });
+});
