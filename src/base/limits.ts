@@ -12,6 +12,7 @@ export const STAGED_PACKETS_MAX = 128; // per peer, waiting for a handshake
 export const PEERS_MAX = 20_000; // per engine
 export const ALLOWED_IPS_MAX = 200_000; // prefixes over all peers
 export const HANDSHAKES_PER_SECOND_MAX = 2_000; // above: "under load", cookies are asked for
+export const HANDSHAKES_PER_SECOND_PORTABLE_MAX = 200; // the same where refusing one takes 1 ms
 export const RATE_LIMITER_SOURCES_MAX = 8_192; // source prefixes remembered
 
 // Paths

@@ -1,0 +1,329 @@
+// The WireGuard protocol of one key pair: messages in, messages out, deadlines; clock and chance are given. Inbound
+// step 2 (session by receiver index), 3 (open) and 4 (replay), outbound step 4 (session, or stage and start a
+// handshake) and 5 (seal). Read [WG §5, §6].
+import type { Endpoint } from "../base/address.ts";
+import { equalBytes, isAllZero, toHex } from "../base/bytes.ts";
+import { DeadlineHeap } from "../base/deadline-heap.ts";
+import {
+  HANDSHAKES_PER_SECOND_MAX,
+  HANDSHAKES_PER_SECOND_PORTABLE_MAX,
+  PEERS_MAX,
+  RATE_LIMITER_SOURCES_MAX,
+} from "../base/limits.ts";
+import type { Random } from "../base/random.ts";
+import { isLowOrderPoint } from "../crypto/low-order.ts";
+import type { Crypto, KeyPair } from "../crypto/provider.ts";
+import {
+  COOKIE_REPLY_BYTES,
+  classifyMessage,
+  DATA_HEADER_BYTES,
+  DATA_MIN_BYTES,
+  decodeCookieReply,
+  decodeInitiation,
+  decodeResponse,
+  INITIATION_BYTES,
+  RESPONSE_BYTES,
+  readDataReceiver,
+  TYPE_COOKIE_REPLY,
+  TYPE_DATA,
+  TYPE_INITIATION,
+  TYPE_RESPONSE,
+} from "../wire/wireguard.ts";
+import { CookieAnswerer } from "./cookies.ts";
+import { openInitiationStatic, openInitiationTimestamp } from "./handshake.ts";
+import { IndexTable } from "./index-table.ts";
+import { LoadMeter, RateLimiter } from "./rate-limiter.ts";
+import { type DeviceCounters, newDeviceCounters, Received, type ReceivedKind } from "./received.ts";
+import { type DeviceSink, type SendResult, Tunnel, type TunnelContext, type TunnelOptions } from "./tunnel.ts";
+
+export interface DeviceOptions<Owner> {
+  readonly crypto: Crypto;
+  /** Of cryptographic quality outside tests. */
+  readonly random: Random;
+  readonly keyPair: KeyPair;
+  readonly sink: DeviceSink<Owner>;
+  /** Of inner packets: larger ones are refused, padding never goes beyond. */
+  readonly mtuBytes: number;
+  /** `lastTimestamp` of this key pair's former run, from its state file: 12 bytes. */
+  readonly lastTimestamp?: Uint8Array;
+  /** Handshake messages a second above which cookies are asked for; by default what the provider can compute. */
+  readonly handshakesPerSecondMax?: number;
+  readonly peersMax?: number;
+}
+
+export type PeerRefusal = "OWN_KEY" | "ZERO_KEY" | "LOW_ORDER_KEY" | "DUPLICATE_KEY" | "TOO_MANY_PEERS";
+
+/** What can change without a new handshake. `undefined` values take the setting away, absent ones leave it. */
+export interface PeerUpdate {
+  readonly presharedKey?: Uint8Array | undefined;
+  readonly persistentKeepaliveMs?: number | undefined;
+  readonly endpoint?: Endpoint | undefined;
+}
+
+/**
+ * `Owner` is whatever the engine keeps for a peer; it comes back as `tunnel.owner`.
+ *
+ * @example
+ * const device = new Device({ crypto, random, keyPair, sink, mtuBytes: 1420 });
+ * const tunnel = device.addPeer(nowMs, { owner: peer, publicKey, endpoint });
+ * if (typeof tunnel === "string") refuse(tunnel); // a PeerRefusal
+ * else device.send(nowMs, tunnel, buffer, 16, packetBytes);
+ */
+export class Device<Owner> {
+  readonly publicKey: Uint8Array;
+  readonly counters: DeviceCounters = newDeviceCounters();
+  readonly #context: TunnelContext<Owner>;
+  readonly #cookies: CookieAnswerer;
+  readonly #load: LoadMeter;
+  readonly #limiter = new RateLimiter(RATE_LIMITER_SOURCES_MAX);
+  readonly #peersMax: number;
+  readonly #tunnels = new Map<string, Tunnel<Owner>>(); // by the public key in hexadecimal
+  readonly #received = new Received<Owner>();
+
+  constructor(options: DeviceOptions<Owner>) {
+    const { crypto, random, keyPair, sink, mtuBytes } = options;
+    this.publicKey = keyPair.publicKey;
+    this.#context = {
+      crypto,
+      random,
+      keyPair,
+      sink,
+      indexes: new IndexTable(random),
+      heap: new DeadlineHeap(),
+      counters: this.counters,
+      mtuBytes,
+      lastTimestamp: options.lastTimestamp,
+    };
+    this.#cookies = new CookieAnswerer(crypto, random, keyPair.publicKey);
+    this.#load = new LoadMeter(
+      options.handshakesPerSecondMax ??
+        (crypto.name === "native" ? HANDSHAKES_PER_SECOND_MAX : HANDSHAKES_PER_SECOND_PORTABLE_MAX),
+    );
+    this.#peersMax = options.peersMax ?? PEERS_MAX;
+  }
+
+  /** The greatest TAI64N stamp sent so far: belongs into the state file, or a clock set back locks this key out. */
+  get lastTimestamp(): Uint8Array | undefined {
+    return this.#context.lastTimestamp;
+  }
+
+  get mtuBytes(): number {
+    return this.#context.mtuBytes;
+  }
+
+  set mtuBytes(value: number) {
+    this.#context.mtuBytes = value;
+  }
+
+  /** Receiver indexes in use: at most four per peer. */
+  get indexCount(): number {
+    return this.#context.indexes.size;
+  }
+
+  tunnels(): IterableIterator<Tunnel<Owner>> {
+    return this.#tunnels.values();
+  }
+
+  tunnelByKey(publicKey: Uint8Array): Tunnel<Owner> | undefined {
+    return this.#tunnels.get(toHex(publicKey));
+  }
+
+  /** The new tunnel, or why there is none. Begins no handshake unless a persistent keepalive is asked for. */
+  addPeer(nowMs: number, options: TunnelOptions<Owner>): Tunnel<Owner> | PeerRefusal {
+    const { publicKey } = options;
+    if (isAllZero(publicKey)) return "ZERO_KEY";
+    if (isLowOrderPoint(publicKey)) return "LOW_ORDER_KEY";
+    if (equalBytes(publicKey, this.publicKey)) return "OWN_KEY";
+    const key = toHex(publicKey);
+    if (this.#tunnels.has(key)) return "DUPLICATE_KEY";
+    if (this.#tunnels.size >= this.#peersMax) return "TOO_MANY_PEERS";
+    const tunnel = new Tunnel(this.#context, options);
+    this.#tunnels.set(key, tunnel);
+    tunnel.setPersistentKeepalive(nowMs, options.persistentKeepaliveMs);
+    return tunnel;
+  }
+
+  updatePeer(nowMs: number, tunnel: Tunnel<Owner>, update: PeerUpdate): void {
+    if ("presharedKey" in update) tunnel.setPresharedKey(update.presharedKey);
+    if ("endpoint" in update) tunnel.endpoint = update.endpoint;
+    if ("persistentKeepaliveMs" in update) tunnel.setPersistentKeepalive(nowMs, update.persistentKeepaliveMs);
+  }
+
+  /** Overwrites its keys. False when there is no such peer. */
+  removePeer(publicKey: Uint8Array): boolean {
+    const key = toHex(publicKey);
+    const tunnel = this.#tunnels.get(key);
+    if (tunnel === undefined) return false;
+    this.#tunnels.delete(key);
+    tunnel.remove();
+    return true;
+  }
+
+  /** Overwrites every peer's keys. */
+  close(): void {
+    for (const tunnel of this.#tunnels.values()) tunnel.remove();
+    this.#tunnels.clear();
+  }
+
+  /**
+   * One datagram. Data is opened in place: after kind DATA the inner packet stands in `buffer` at the result's offset.
+   * Any other kind is done with, or a named drop that has been counted. The result is one object, valid until the next
+   * call.
+   */
+  receive(nowMs: number, from: Endpoint, buffer: Uint8Array, offset: number, length: number): Received<Owner> {
+    const received = this.#received;
+    received.tunnel = undefined;
+    received.session = undefined;
+    received.offset = 0;
+    received.length = 0;
+    const type = classifyMessage(buffer, offset, length);
+    switch (type) {
+      case TYPE_DATA:
+        received.kind = this.#receiveData(nowMs, from, buffer, offset, length);
+        break;
+      case TYPE_INITIATION:
+        received.kind = this.#receiveInitiation(nowMs, from, buffer, offset);
+        break;
+      case TYPE_RESPONSE:
+        received.kind = this.#receiveResponse(nowMs, from, buffer, offset);
+        break;
+      case TYPE_COOKIE_REPLY:
+        received.kind = this.#receiveCookieReply(nowMs, buffer, offset);
+        break;
+      default:
+        received.kind = type;
+    }
+    this.#count(received.kind);
+    return received;
+  }
+
+  /**
+   * Seals in place and sends. `buffer` has 16 bytes of room before `offset` and 32 behind the packet. Without a session
+   * the packet is copied and staged (the oldest of STAGED_PACKETS_MAX gives way) and a handshake begins.
+   */
+  send(nowMs: number, tunnel: Tunnel<Owner>, buffer: Uint8Array, offset: number, length: number): SendResult {
+    return tunnel.send(nowMs, buffer, offset, length);
+  }
+
+  /** At once, also when there is a session (hole punching); but never two initiations within REKEY_TIMEOUT. */
+  startHandshake(nowMs: number, tunnel: Tunnel<Owner>): void {
+    tunnel.startHandshake(nowMs);
+  }
+
+  /** Cuts: keys overwritten, staged packets dropped. A later packet or initiation begins anew. */
+  expireSessions(tunnel: Tunnel<Owner>): void {
+    tunnel.expireSessions();
+  }
+
+  handleTimeout(nowMs: number): void {
+    for (let due = this.#context.heap.takeDue(nowMs); due !== undefined; due = this.#context.heap.takeDue(nowMs)) {
+      due.handleTimeout(nowMs);
+    }
+  }
+
+  /** Infinity when nothing is due. May be early, by less than one deadline of [WG §6], never late. */
+  nextDeadlineMs(): number {
+    return this.#context.heap.nextMs();
+  }
+
+  #count(kind: ReceivedKind): void {
+    switch (kind) {
+      case "DATA":
+        this.counters.DATA_RECEIVED++;
+        break;
+      case "KEEPALIVE":
+        this.counters.KEEPALIVES_RECEIVED++;
+        break;
+      case "HANDSHAKE": // counted by message
+        break;
+      default:
+        this.counters[kind]++;
+    }
+  }
+
+  #receiveData(nowMs: number, from: Endpoint, buffer: Uint8Array, offset: number, length: number): ReceivedKind {
+    const entry = this.#context.indexes.find(readDataReceiver(buffer, offset));
+    const session = entry?.session;
+    if (entry === undefined || session === undefined) return "UNKNOWN_INDEX";
+    const opened = session.open(nowMs, buffer, offset, length);
+    if (opened !== "OPENED") return opened;
+    const { tunnel } = entry;
+    tunnel.noteData(nowMs, from, session, length);
+    this.#received.tunnel = tunnel;
+    this.#received.session = session;
+    if (length === DATA_MIN_BYTES) return "KEEPALIVE";
+    this.#received.offset = offset + DATA_HEADER_BYTES;
+    this.#received.length = length - DATA_MIN_BYTES;
+    return "DATA";
+  }
+
+  /**
+   * What every handshake message must pass before any Diffie–Hellman: mac1; under load mac2 (else a cookie is offered),
+   * then its source's rate.
+   */
+  #admitHandshake(
+    nowMs: number,
+    from: Endpoint,
+    buffer: Uint8Array,
+    offset: number,
+    length: number,
+  ): "MAC1_WRONG" | "COOKIE_REQUIRED" | "RATE_LIMITED" | undefined {
+    if (!this.#cookies.checkMac1(buffer, offset, length)) return "MAC1_WRONG";
+    if (!this.#load.note(nowMs)) return undefined;
+    if (!this.#cookies.checkMac2(nowMs, buffer, offset, length, from)) {
+      const reply = this.#cookies.createReply(nowMs, buffer, offset, length, from);
+      this.counters.COOKIES_SENT++;
+      this.#context.sink.sendDatagram(nowMs, undefined, from, "cookie", reply, 0, COOKIE_REPLY_BYTES);
+      return "COOKIE_REQUIRED";
+    }
+    return this.#limiter.allows(nowMs, from.address) ? undefined : "RATE_LIMITED";
+  }
+
+  #receiveInitiation(nowMs: number, from: Endpoint, buffer: Uint8Array, offset: number): ReceivedKind {
+    const refused = this.#admitHandshake(nowMs, from, buffer, offset, INITIATION_BYTES);
+    if (refused !== undefined) return refused;
+    const { crypto, keyPair } = this.#context;
+    const message = decodeInitiation(buffer, offset);
+    const opened = openInitiationStatic(crypto, keyPair, message);
+    if (typeof opened === "string") return opened;
+    const tunnel = this.tunnelByKey(opened.remotePublicKey);
+    if (tunnel === undefined) return "UNKNOWN_PEER";
+    const timestamp = openInitiationTimestamp(crypto, opened.state, tunnel.staticShared(), message);
+    if (timestamp === undefined) return "INITIATION_FORGED";
+    const answered = tunnel.answerInitiation(nowMs, from, opened.state, message.senderIndex, timestamp);
+    if (answered === "HANDSHAKE") {
+      this.counters.INITIATIONS_RECEIVED++;
+      this.#noteHandshake(tunnel, INITIATION_BYTES);
+    }
+    return answered;
+  }
+
+  #receiveResponse(nowMs: number, from: Endpoint, buffer: Uint8Array, offset: number): ReceivedKind {
+    const refused = this.#admitHandshake(nowMs, from, buffer, offset, RESPONSE_BYTES);
+    if (refused !== undefined) return refused;
+    const message = decodeResponse(buffer, offset);
+    const entry = this.#context.indexes.find(message.receiverIndex);
+    if (entry === undefined) return "UNKNOWN_INDEX";
+    const accepted = entry.tunnel.acceptResponse(nowMs, from, message);
+    if (accepted === "HANDSHAKE") {
+      this.counters.RESPONSES_RECEIVED++;
+      this.#noteHandshake(entry.tunnel, RESPONSE_BYTES);
+    }
+    return accepted;
+  }
+
+  #receiveCookieReply(nowMs: number, buffer: Uint8Array, offset: number): ReceivedKind {
+    const message = decodeCookieReply(buffer, offset);
+    const entry = this.#context.indexes.find(message.receiverIndex);
+    if (entry === undefined) return "UNKNOWN_INDEX";
+    if (!entry.tunnel.acceptCookie(nowMs, message)) return "COOKIE_FORGED";
+    this.counters.COOKIES_RECEIVED++;
+    this.#noteHandshake(entry.tunnel, COOKIE_REPLY_BYTES);
+    return "HANDSHAKE";
+  }
+
+  #noteHandshake(tunnel: Tunnel<Owner>, messageBytes: number): void {
+    tunnel.bytesIn += messageBytes;
+    this.#received.tunnel = tunnel;
+  }
+}
