@@ -1,0 +1,82 @@
+// What commands set in motion. The real one loads a part only when its command runs, so that `wirebadge status`
+// starts fast; tests give their own.
+import type { Logger } from "pino";
+import type { Can, Denial, Denials, EntryPoint, Ping, Status, Whois } from "../peer/local-api-schema.ts";
+import type { AdminClient, AdminClientOptions } from "./admin-client.ts";
+import type { Running, SignalSource } from "./lifetime.ts";
+
+export interface CoordinatorStart {
+  readonly dataDir: string;
+  readonly listen: string;
+  readonly url: string | undefined;
+  readonly udp: string | undefined;
+  readonly adminListen: string;
+  readonly networkName: string | undefined;
+  readonly logger: Logger;
+}
+
+export interface CoordinatorReady extends Running {
+  readonly url: string;
+  readonly adminUrl: string;
+  readonly adminTokenFile: string;
+  readonly networkId: string;
+}
+
+export interface PeerStart {
+  readonly token: string | undefined;
+  readonly stateDir: string | undefined;
+  readonly listenPort: number | undefined;
+  readonly routes: readonly string[];
+  readonly serves: readonly string[];
+  /** HOST:PORT; "" asks for the default place. */
+  readonly socks: string | undefined;
+  readonly allowRemote: boolean;
+  readonly forwards: readonly string[];
+  readonly exposes: readonly string[];
+  readonly requireNative: boolean;
+  readonly logger: Logger;
+  readonly onDenial: (denial: Denial) => void;
+}
+
+export interface PeerReady extends Running {
+  readonly identity: string;
+  readonly session: string;
+  readonly addresses: readonly string[];
+  readonly entryPoints: readonly EntryPoint[];
+}
+
+export interface WgStart {
+  readonly configText: string;
+  readonly fileName: string;
+  readonly socks: string | undefined;
+  readonly forwards: readonly string[];
+  readonly exposes: readonly string[];
+  readonly ignoreHooks: boolean;
+  readonly requireNative: boolean;
+  readonly logger: Logger;
+}
+
+export interface WgReady extends Running {
+  readonly publicKey: string;
+  readonly addresses: readonly string[];
+  readonly entryPoints: readonly EntryPoint[];
+}
+
+/** The running peer, asked over its state folder's socket. */
+export interface LocalApi {
+  status(): Promise<Status>;
+  whois(of: string): Promise<Whois>;
+  can(destination: string): Promise<Can>;
+  denials(): Promise<Denials>;
+  ping(name: string): Promise<Ping>;
+}
+
+export interface Runtime {
+  readonly signals: SignalSource;
+  adminClient(options: AdminClientOptions): Pick<AdminClient, "call">;
+  startCoordinator(options: CoordinatorStart): Promise<CoordinatorReady>;
+  startPeer(options: PeerStart): Promise<PeerReady>;
+  startWgMode(options: WgStart): Promise<WgReady>;
+  /** Of the state folder, or of the only running peer. @throws PEER_NOT_RUNNING, PEER_AMBIGUOUS */
+  localApi(stateDir: string | undefined): Promise<LocalApi>;
+}

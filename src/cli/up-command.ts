@@ -1,0 +1,238 @@
+// `wirebadge up` and `wirebadge wg`: a peer in the foreground, under a coordinator or from a WireGuard configuration
+// file.
+import { readFile, stat } from "node:fs/promises";
+import { type Command, Option } from "commander";
+import { WirebadgeError } from "../base/errors.ts";
+import { printable } from "../base/printable.ts";
+import type { Denial } from "../peer/local-api-schema.ts";
+import type { Context } from "./admin-command.ts";
+import {
+  addCommand,
+  collect,
+  formatHostPort,
+  isLoopback,
+  parseListen,
+  parsePort,
+  parseRoute,
+  parseServe,
+} from "./command.ts";
+import { logOption } from "./coordinator-command.ts";
+import { runUntilStopped } from "./lifetime.ts";
+import { type LogLevel, makeLogger } from "./log.ts";
+import { formatDenial, formatEntryPoint } from "./peer-format.ts";
+import type { Terminal } from "./terminal.ts";
+
+const TOKEN_INPUT_MAX_BYTES = 16_384;
+const CONFIG_MAX_BYTES = 1_048_576;
+
+interface EntryFlags {
+  readonly socks?: string | true;
+  readonly forward?: string[];
+  readonly expose?: string[];
+  readonly require?: "native";
+  readonly log: LogLevel;
+}
+
+interface UpFlags extends EntryFlags {
+  readonly tokenFile?: string;
+  readonly state?: string;
+  readonly listenPort?: number;
+  readonly route?: string[];
+  readonly serve?: string[];
+  readonly allowRemote?: boolean;
+}
+
+export function addUpCommand(program: Command, context: Context): void {
+  const command = addCommand(program, {
+    usage: "up",
+    summary: "join the network and stay until Ctrl-C",
+    details:
+      "The token comes from --token-file or WIREBADGE_TOKEN, never from the command line. It is needed " +
+      "once: the session's keys are kept\n" +
+      "in the state folder, and the same identity comes back with them. Prints a ready line when the first " +
+      "peer list is in force.",
+    examples: [
+      "wirebadge up --token-file coder.token --socks",
+      "wirebadge up --token-file - --serve staging=127.0.0.1:8080 < gateway.token",
+      "wirebadge up --state ~/agents/coder --forward 127.0.0.1:5432=service:staging-db",
+    ],
+  });
+  command
+    .option("--token-file <file>", "the enrolment token; - is standard input")
+    .option("--state <dir>", "state folder (default: one for each coordinator and identity)")
+    .option("--listen-port <n>", "UDP port for WireGuard (default: any free one)", parsePort)
+    .option("--route <route>", "offer a CIDR or host:PATTERN as a gateway (repeatable)", collect(parseRoute))
+    .option(
+      "--serve <name[=host:port]>",
+      "offer a service as a gateway, or all that the policy gives it (repeatable)",
+      collect(parseServe),
+    )
+    .option("--allow-remote", "let entry points listen on other addresses than loopback; they then demand credentials");
+  addEntryOptions(command).action((flags: UpFlags) => runUp(context, flags));
+}
+
+export function addWgCommand(program: Command, context: Context): void {
+  const command = addCommand(program, {
+    usage: "wg <file>",
+    summary: "speak to WireGuard peers by a wg-quick file: no coordinator, no root, everything in the file allowed",
+    details:
+      "Takes every key of wg(8) and wg-quick(8). Hooks (PreUp and the like) and SaveConfig never run: they " +
+      "are refused unless --ignore-hooks.\n" +
+      "Names asked for through SOCKS are resolved by the file's DNS servers, through the tunnel.",
+    examples: [
+      "wirebadge wg home.conf --socks 127.0.0.1:1080",
+      "wirebadge wg home.conf --forward 127.0.0.1:8080=10.0.0.5:80",
+    ],
+  });
+  command.option("--ignore-hooks", "start although the file has hooks or SaveConfig; they are not run");
+  addEntryOptions(command).action((file: string, flags: EntryFlags & { readonly ignoreHooks?: boolean }) =>
+    runWg(context, file, flags),
+  );
+}
+
+function addEntryOptions(command: Command): Command {
+  return command
+    .option("--socks [host:port]", "SOCKS5 entry point (default place: a socket in the state folder)")
+    .option(
+      "--forward <local=remote>",
+      "listen here, connect there: 127.0.0.1:5432=service:staging-db (repeatable)",
+      collect(String),
+    )
+    .option(
+      "--expose <local=port>",
+      "connections to this overlay port go to a local address: 127.0.0.1:3000=80 (repeatable)",
+      collect(String),
+    )
+    .addOption(new Option("--require <what>", "refuse to start without native crypto and UDP").choices(["native"]))
+    .addOption(logOption());
+}
+
+function socksOption(flags: EntryFlags, allowRemote: boolean): string | undefined {
+  if (flags.socks === undefined) return undefined;
+  if (flags.socks === true) return "";
+  const listen = parseListen(flags.socks);
+  if (!allowRemote && !isLoopback(listen.host))
+    throw new WirebadgeError("USAGE", `--socks ${flags.socks} would be open to the network`, {
+      hint: "use a loopback address; --allow-remote opens it, and then it demands credentials",
+    });
+  return formatHostPort(listen);
+}
+
+async function runUp(context: Context, flags: UpFlags): Promise<void> {
+  const { terminal, runtime } = context;
+  const allowRemote = flags.allowRemote === true;
+  const socks = socksOption(flags, allowRemote);
+  const start = {
+    token: await readToken(terminal, flags.tokenFile),
+    stateDir: flags.state,
+    listenPort: flags.listenPort,
+    routes: flags.route ?? [],
+    serves: flags.serve ?? [],
+    socks,
+    allowRemote,
+    forwards: flags.forward ?? [],
+    exposes: flags.expose ?? [],
+    requireNative: flags.require === "native",
+    logger: makeLogger(terminal.surroundings, flags.log),
+    onDenial: (denial: Denial) =>
+      terminal.note(terminal.json ? JSON.stringify({ event: "denial", ...denial }) : formatDenial(denial)),
+  };
+  context.exitCode = await runUntilStopped(
+    runtime.signals,
+    () => runtime.startPeer(start),
+    ({ identity, session, addresses, entryPoints }) => {
+      terminal.result({ event: "ready", identity, session, addresses, entryPoints, pid: process.pid }, () =>
+        [`ready: ${printable(identity)} ${session} ${addresses.join(" ")}`, ...entryPoints.map(formatEntryPoint)].join(
+          "\n",
+        ),
+      );
+    },
+  );
+}
+
+async function runWg(
+  context: Context,
+  file: string,
+  flags: EntryFlags & { readonly ignoreHooks?: boolean },
+): Promise<void> {
+  const { terminal, runtime } = context;
+  const socks = socksOption(flags, false);
+  const start = {
+    configText: await readConfig(terminal, file),
+    fileName: file,
+    socks,
+    forwards: flags.forward ?? [],
+    exposes: flags.expose ?? [],
+    ignoreHooks: flags.ignoreHooks === true,
+    requireNative: flags.require === "native",
+    logger: makeLogger(terminal.surroundings, flags.log),
+  };
+  context.exitCode = await runUntilStopped(
+    runtime.signals,
+    () => runtime.startWgMode(start),
+    ({ publicKey, addresses, entryPoints }) => {
+      terminal.result({ event: "ready", publicKey, addresses, entryPoints, pid: process.pid }, () =>
+        [`ready: ${publicKey} ${addresses.join(" ")}`, ...entryPoints.map(formatEntryPoint)].join("\n"),
+      );
+    },
+  );
+}
+
+/** From --token-file, else WIREBADGE_TOKEN, which no child of this process then inherits. */
+export async function readToken(terminal: Terminal, file: string | undefined): Promise<string | undefined> {
+  const { env, stdin } = terminal.surroundings;
+  const fromEnvironment = env["WIREBADGE_TOKEN"];
+  delete env["WIREBADGE_TOKEN"];
+  if (file === undefined) return fromEnvironment;
+  if (file === "-") {
+    if (stdin.isTTY === true) terminal.note("paste the token, then press Enter and Ctrl-D");
+    return await readAll(stdin);
+  }
+  await warnIfReadable(terminal, file, "the token");
+  return await readFileAs(file, "the token file", "TOKEN_INVALID", TOKEN_INPUT_MAX_BYTES);
+}
+
+async function readConfig(terminal: Terminal, file: string): Promise<string> {
+  await warnIfReadable(terminal, file, "the private key in it");
+  return await readFileAs(file, "the configuration", "CONFIG_INVALID", CONFIG_MAX_BYTES);
+}
+
+async function readFileAs(
+  path: string,
+  what: string,
+  code: "TOKEN_INVALID" | "CONFIG_INVALID",
+  maxBytes: number,
+): Promise<string> {
+  let text: string;
+  try {
+    text = await readFile(path, "utf8");
+  } catch (error) {
+    throw new WirebadgeError(code, `${what} ${path} can't be read (${(error as NodeJS.ErrnoException).code})`, {
+      cause: error,
+    });
+  }
+  if (text.length > maxBytes) throw new WirebadgeError(code, `${what} ${path} is larger than ${maxBytes} bytes`);
+  return text;
+}
+
+async function readAll(stdin: AsyncIterable<Uint8Array | string>): Promise<string> {
+  let text = "";
+  for await (const chunk of stdin) {
+    text += typeof chunk === "string" ? chunk : Buffer.from(chunk).toString("utf8");
+    if (text.length > TOKEN_INPUT_MAX_BYTES)
+      throw new WirebadgeError("TOKEN_INVALID", "standard input is not a token: too long");
+  }
+  return text;
+}
+
+async function warnIfReadable(terminal: Terminal, path: string, what: string): Promise<void> {
+  if (process.platform === "win32") return;
+  const mode = await stat(path).then(
+    (found) => (found.isFile() ? found.mode : 0),
+    () => 0, // reading it will say why not
+  );
+  if ((mode & 0o077) !== 0)
+    terminal.note(
+      `warning: ${path} has mode ${(mode & 0o777).toString(8)}: others can read ${what}; chmod 600 ${path}`,
+    );
+}
