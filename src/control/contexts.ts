@@ -30,3 +30,14 @@ export function inContext(name: ContextName, ...parts: readonly Uint8Array[]): U
 export function prologueOf(version: number): Uint8Array {
   return inContext("prologue", Uint8Array.of(version));
 }
+
+/** Where the WebSocket is, under the coordinator's URL. */
+export const CONTROL_PATH = "/control";
+
+/** `https://host/net` → `wss://host/net/control` */
+export function controlUrl(url: string): string {
+  const at = new URL(url);
+  at.protocol = at.protocol === "https:" ? "wss:" : "ws:";
+  at.pathname = at.pathname.replace(/\/+$/, "") + CONTROL_PATH;
+  return at.href;
+}
