@@ -1,5 +1,5 @@
-// WebSocket close codes (RFC 6455 §7.4.2: 4000–4999 are an application's own). They come before or outside the encrypted channel, so
-// a peer takes them as hints for its error message and never as a reason to give up.
+// WebSocket close codes (RFC 6455 §7.4.2: 4000–4999 are an application's own). They come before or outside the
+// encrypted channel, so a peer takes them as hints for its error message and never as a reason to give up.
 
 export const CLOSE = {
   /** No proof of identity in time. */

@@ -1,5 +1,6 @@
-// Overlay addresses. IPv6: a random interface id in the network's ULA, never given out again. IPv4: from the network's pool, to nodes
-// and users; an address rests a day before another identity gets it. A service's address at a gateway follows from both names.
+// Overlay addresses. IPv6: a random interface id in the network's ULA, never given out again. IPv4: from the network's
+// pool, to nodes and users; an address rests a day before another identity gets it. A service's address at a gateway
+// follows from both names.
 import { createHash } from "node:crypto";
 import {
   type Address,
@@ -48,7 +49,10 @@ function inSubnet(network: NetworkRow, subnet: number, w2: number, w3: number): 
   return makeAddress(w0, ((w1 & 0xffff0000) | subnet) >>> 0, w2, w3);
 }
 
-/** An overlay address for each family that the kind gets, not given to anybody else. CONFLICT when the IPv4 pool is empty. */
+/**
+ * An overlay address for each family that the kind gets, not given to anybody else. CONFLICT when the IPv4 pool is
+ * empty.
+ */
 export async function allocateAddresses(
   tx: StoreTransaction,
   network: NetworkRow,

@@ -1,5 +1,6 @@
-// The audit log's hash chain: each entry's SHA-256 covers it and the hash before, from the first line. A changed, removed or inserted
-// line breaks the chain at that place; a cut-off end shows only against a head written down elsewhere.
+// The audit log's hash chain: each entry's SHA-256 covers it and the hash before, from the first line. A changed,
+// removed or inserted line breaks the chain at that place; a cut-off end shows only against a head written down
+// elsewhere.
 import { createHash } from "node:crypto";
 import type { AuditRow } from "./store/rows.ts";
 import type { Store } from "./store/store.ts";

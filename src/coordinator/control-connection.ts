@@ -1,5 +1,6 @@
-// One WebSocket of the control channel, from its first byte: message 1 → challenge → hello → enrol or resume → records. Nothing that
-// comes in is acted on before the hello's signature holds. Records are worked on one at a time; every refusal has a name and a counter.
+// One WebSocket of the control channel, from its first byte: message 1 → challenge → hello → enrol or resume → records.
+// Nothing that comes in is acted on before the hello's signature holds. Records are worked on one at a time; every
+// refusal has a name and a counter.
 import type { WebSocket } from "ws";
 import { fromBase64, toBase64 } from "../base/bytes.ts";
 import { WirebadgeError } from "../base/errors.ts";
@@ -203,7 +204,10 @@ export class ControlConnection {
     if (!this.#working) void this.#work();
   }
 
-  /** version 1 byte ‖ Noise message 1. The version is in the prologue too, so that changing the byte breaks the handshake. */
+  /**
+   * version 1 byte ‖ Noise message 1. The version is in the prologue too, so that changing the byte breaks the
+   * handshake.
+   */
   #onMessage1(data: Uint8Array): void {
     const { crypto, random, noiseKeys, handshakes } = this.#context;
     const version = data[0] ?? 0;

@@ -1,5 +1,6 @@
-// The listener that peers reach: HTTP that is upgraded to WebSockets at /control, and `GET /health`. Strangers are cheap here: a socket
-// that proves nothing within 5 s is closed, and when their table is full the oldest of the source that holds most makes room.
+// The listener that peers reach: HTTP that is upgraded to WebSockets at /control, and `GET /health`. Strangers are
+// cheap here: a socket that proves nothing within 5 s is closed, and when their table is full the oldest of the source
+// that holds most makes room.
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { Duplex } from "node:stream";
 import { type WebSocket, WebSocketServer } from "ws";

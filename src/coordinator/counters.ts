@@ -1,4 +1,5 @@
-// Named drops and refusals since start, for /v1/health and tests. Names come from this program alone, never from the network.
+// Named drops and refusals since start, for /v1/health and tests. Names come from this program alone, never from the
+// network.
 
 export class Counters {
   readonly #values = new Map<string, number>();

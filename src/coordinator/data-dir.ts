@@ -1,5 +1,6 @@
-// The data folder: keys.json (Noise static key and signing key), admin.token, network.db, records.db. The folder is 0700, each file
-// 0600; secrets are written by temporary file, fsync and rename, so that a crash leaves the old or the new, never half.
+// The data folder: keys.json (Noise static key and signing key), admin.token, network.db, records.db. The folder is
+// 0700, each file 0600; secrets are written by temporary file, fsync and rename, so that a crash leaves the old or the
+// new, never half.
 import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, writeSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { z } from "zod";
@@ -80,7 +81,8 @@ function keysFrom(crypto: Crypto, noise: Uint8Array, sign: Uint8Array): Coordina
 }
 
 /**
- * The coordinator's keys; made only when `mayCreate`: a store without its keys is half a backup, and new keys would lock every
+ * The coordinator's keys; made only when `mayCreate`: a store without its keys is half a backup, and new keys would
+ * lock every
  * enrolled peer out without a word.
  */
 export function loadKeys(path: string, crypto: Crypto, random: Random, mayCreate: boolean): CoordinatorKeys {

@@ -1,5 +1,6 @@
-// The UDP side: tells a peer's WireGuard socket which endpoint it is seen at. Keys live as long as their control channel; a probe is
-// answered once for each sequence number, at a bounded rate, with as many bytes as it had. Everything else gets silence and a counter.
+// The UDP side: tells a peer's WireGuard socket which endpoint it is seen at. Keys live as long as their control
+// channel; a probe is answered once for each sequence number, at a bounded rate, with as many bytes as it had.
+// Everything else gets silence and a counter.
 import { createSocket, type RemoteInfo, type Socket } from "node:dgram";
 import { parseAddress } from "../base/address.ts";
 import { toHex } from "../base/bytes.ts";

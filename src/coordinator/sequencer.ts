@@ -1,5 +1,5 @@
-// One change at a time: a change is committed, then seen in memory, then pushed to peers, before the next one begins. So every peer
-// is told of changes in the order in which they became durable.
+// One change at a time: a change is committed, then seen in memory, then pushed to peers, before the next one begins.
+// So every peer is told of changes in the order in which they became durable.
 
 export class Sequencer {
   #tail: Promise<void> = Promise.resolve();

@@ -1,5 +1,5 @@
-// Fairness between strangers: handshakes per source (an IPv4 address or an IPv6 /64) by token bucket, over a bounded table. When the
-// table is full the source that was idle longest is forgotten: its bucket was the fullest.
+// Fairness between strangers: handshakes per source (an IPv4 address or an IPv6 /64) by token bucket, over a bounded
+// table. When the table is full the source that was idle longest is forgotten: its bucket was the fullest.
 import { formatPrefix, isV4, makePrefix, parseAddress } from "../base/address.ts";
 import {
   CONTROL_HANDSHAKES_BURST_MAX,

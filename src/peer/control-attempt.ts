@@ -1,5 +1,5 @@
-// One WebSocket of the peer to its coordinator, from connecting to its end: handshake, hello, proof, records. Knows nothing of
-// sessions, leases or retries; control-client.ts does.
+// One WebSocket of the peer to its coordinator, from connecting to its end: handshake, hello, proof, records. Knows
+// nothing of sessions, leases or retries; control-client.ts does.
 import { WebSocket } from "ws";
 import { fromBase64 } from "../base/bytes.ts";
 import { WirebadgeError } from "../base/errors.ts";

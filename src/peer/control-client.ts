@@ -1,5 +1,6 @@
-// The peer's end of the control channel: connects, proves its keys, enrols or resumes, keeps the netmap and the lease fresh, and
-// comes back after every interruption with jittered backoff. What it learns it emits; it decides nothing about packets.
+// The peer's end of the control channel: connects, proves its keys, enrols or resumes, keeps the netmap and the lease
+// fresh, and comes back after every interruption with jittered backoff. What it learns it emits; it decides nothing
+// about packets.
 import { fromBase64, toBase64 } from "../base/bytes.ts";
 import { ERROR_CODES, type ErrorCode, WirebadgeError } from "../base/errors.ts";
 import {
@@ -83,7 +84,8 @@ function isErrorCode(code: string): code is ErrorCode {
 
 /**
  * @example
- * const client = new ControlClient({ ...token, signSeed, wireguardKey, enrolment: { tokenId: token.id, secret: token.secret }, … });
+ * const client = new ControlClient({ ...token, signSeed, wireguardKey, enrolment: { tokenId: token.id, secret:
+ * token.secret }, … });
  * client.on("netmap", (view) => peer.apply(view));
  * client.start();
  * await client.ready;
@@ -376,7 +378,10 @@ export class ControlClient {
     this.#awaitAnswer("it sent no netmap");
   }
 
-  /** The coordinator's clock stood at `timeMs` some time after `sentMs`: the sum errs towards later, so leases end early. */
+  /**
+   * The coordinator's clock stood at `timeMs` some time after `sentMs`: the sum errs towards later, so leases end
+   * early.
+   */
   #learnTime(timeMs: number, sentMs: number): void {
     this.#events.emit("time", timeMs - sentMs);
   }

@@ -1,11 +1,14 @@
-// node:sqlite behind Kysely. WAL with synchronous FULL: what was acknowledged survives kill -9 and power loss. The file is locked for
-// this process alone by the kernel, which lets go of it however the process ends.
+// node:sqlite behind Kysely. WAL with synchronous FULL: what was acknowledged survives kill -9 and power loss. The file
+// is locked for this process alone by the kernel, which lets go of it however the process ends.
 import { chmodSync } from "node:fs";
 import { DatabaseSync, type SQLInputValue } from "node:sqlite";
 import { type Dialect, SqliteAdapter, SqliteDialect, SqliteIntrospector, SqliteQueryCompiler } from "kysely";
 import { WirebadgeError } from "../../base/errors.ts";
 
-/** Opens (or makes, mode 0600) a database file for this process alone. STATE_LOCKED when another has it, STORE_FAILED otherwise. */
+/**
+ * Opens (or makes, mode 0600) a database file for this process alone. STATE_LOCKED when another has it, STORE_FAILED
+ * otherwise.
+ */
 export function openSqlite(path: string): DatabaseSync {
   let database: DatabaseSync | undefined;
   try {

@@ -1,5 +1,5 @@
-// The store's interface: what the coordinator needs kept. Every change runs in one transaction with its audit entry, so that no crash
-// leaves one without the other; a method resolves only when its transaction is on disk.
+// The store's interface: what the coordinator needs kept. Every change runs in one transaction with its audit entry, so
+// that no crash leaves one without the other; a method resolves only when its transaction is on disk.
 import type {
   AuditRow,
   IdentityRow,

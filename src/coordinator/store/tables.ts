@@ -1,5 +1,5 @@
-// The tables, as Kysely sees them. Portable column types only (text, integer): times are Unix ms, lists and objects JSON text,
-// keys base64. A row's meaning stands here; its creation in migrations.ts.
+// The tables, as Kysely sees them. Portable column types only (text, integer): times are Unix ms, lists and objects
+// JSON text, keys base64. A row's meaning stands here; its creation in migrations.ts.
 export interface NetworkTable {
   id: string;
   name: string;
