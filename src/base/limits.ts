@@ -27,10 +27,16 @@ export const LEASE_HELD_MS = 500;
 export const FLOWS_MAX = 262_144; // per engine
 export const FLOWS_PER_SESSION_MAX = 65_536; // one session can't push out the others'
 export const FLOW_IDLE_TCP_MS = 2 * HOUR_MS;
+export const FLOW_IDLE_TCP_OPENING_MS = 60 * SECOND_MS; // until the other end has answered
 export const FLOW_IDLE_TCP_CLOSING_MS = 60 * SECOND_MS;
 export const FLOW_IDLE_UDP_MS = 2 * MINUTE_MS;
 export const FLOW_IDLE_ICMP_MS = 30 * SECOND_MS;
 export const DENIALS_MAX = 1_024; // records kept per peer, oldest dropped
+export const DENIAL_REPEAT_MS = SECOND_MS; // the same flow denied again within this is the same denial
+export const DENIALS_PER_SECOND_MAX = 20; // recorded of one session; every one is counted
+// idle flows judged again after a revision; busy ones at their next packet
+export const FLOWS_REJUDGED_PER_TURN_MAX = 4_096;
+export const FIRST_FRAGMENTS_PER_SESSION_MAX = 64; // allowed first fragments whose later ones may follow
 
 // Userspace TCP/IP
 export const TCP_CONNECTIONS_MAX = 16_384; // per stack
@@ -81,4 +87,12 @@ export const ADMIN_API_BODY_MAX_BYTES = 2 * MIB;
 // Policy
 export const POLICY_MAX_BYTES = 1 * MIB;
 export const POLICY_GRANTS_MAX = 10_000;
+export const POLICY_NEVERS_MAX = 1_000;
+export const POLICY_SERVICES_MAX = 10_000;
+export const POLICY_ROUTES_MAX = 10_000;
+export const POLICY_GROUPS_MAX = 10_000;
+export const POLICY_TESTS_MAX = 1_000;
+export const POLICY_LIST_MAX = 1_000; // entries of one list inside it: members, from, to, via, tags
+export const POLICY_PORT_RANGES_MAX = 64; // of one destination
+export const POLICY_ISSUES_MAX = 100; // reported at once
 export const NAME_MAX_CHARACTERS = 63; // an RFC 1123 label

@@ -39,6 +39,13 @@ export class Ring<T> {
     return this.#size === 0 ? undefined : this.#items[this.#head];
   }
 
+  /** Oldest first. */
+  toArray(): T[] {
+    const items: T[] = [];
+    for (let i = 0; i < this.#size; i++) items.push(this.#items[(this.#head + i) % this.capacity] as T);
+    return items;
+  }
+
   clear(): void {
     while (this.#size > 0) this.shift();
   }

@@ -77,12 +77,25 @@ export interface DenialRecord {
   readonly source: Address;
   readonly destination: Address;
   readonly protocol: number;
+  readonly sourcePort: number;
   readonly destinationPort: number;
+  /** When a name was denied; then `destination` is the unspecified address. */
+  readonly name?: string;
   readonly reason: VerdictReason;
   readonly ruleId: string | undefined;
   readonly policyVersion: number;
   readonly revision: number;
 }
+
+/** Why a flow ended. */
+export type FlowEnd =
+  | "idle"
+  | "closed" // TCP, both ways or by reset
+  | "policy" // a revision, or the rule's `until`
+  | "lease"
+  | "revoked"
+  | "forgotten" // the session is gone
+  | "evicted"; // by a newer flow of a session that holds too many
 
 /** One flow as it ends (or, while live, as it stands): the destination writes a line of it. */
 export interface FlowRecord {
@@ -99,4 +112,14 @@ export interface FlowRecord {
   readonly lastMs: number;
   readonly bytesIn: number;
   readonly bytesOut: number;
+  /** Undefined while it lives. */
+  readonly end: FlowEnd | undefined;
+}
+
+/** Called inside the judging of a packet: it may queue things, but must not call the filter. */
+export interface FilterSink {
+  /** Once for each recorded denial, not for each denied packet. */
+  denied(record: DenialRecord): void;
+  /** Cut whatever serves the flow (a dialled socket, a connection of the netstack): no packet of it passes any more. */
+  flowEnded(record: FlowRecord): void;
 }
