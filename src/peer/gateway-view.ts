@@ -29,6 +29,8 @@ export interface GatewayDenial {
  */
 export interface GatewayView {
   netmap(): NetmapView | undefined;
+  /** This peer's overlay addresses: for `--expose` and name-dial. */
+  ownAddresses(): readonly Address[];
   callerOf(source: Address): Caller | undefined;
   /** `destination` may be an address behind this gateway: NEVER is what counts there. */
   judgeInbound(session: string, destination: Address, protocol: FilterProtocol, port: number): Verdict;
@@ -47,7 +49,8 @@ export interface GatewayFlow {
   readonly destination: Endpoint;
   /** "service:NAME", "host:NAME" or undefined for a CIDR route. */
   readonly target: string | undefined;
-  readonly dialled: Endpoint;
+  /** Undefined for a unix socket. */
+  readonly dialled: Endpoint | undefined;
   readonly ruleId: string | undefined;
   readonly policyVersion: number;
   readonly revision: number;

@@ -100,7 +100,6 @@ export class SocketPipe {
       });
     } else {
       this.#local.reader.onBytes = onBytes;
-      socket.resume();
     }
     socket.on("end", () => {
       this.#localEnded = true;
@@ -120,7 +119,7 @@ export class SocketPipe {
     if (socket.destroyed) {
       this.#localClosed = true;
       this.#end ??= "local-reset";
-    }
+    } else socket.resume();
   }
 
   /** False: pause, the bytes behind what was taken are kept. */
