@@ -1,4 +1,5 @@
-// One connection attempt through the stack: the TCP handshake and, for a `host:` route, the name-dial exchange after it. Settles once.
+// One connection attempt through the stack: the TCP handshake and, for a `host:` route, the name-dial exchange after
+// it. Settles once.
 import { clearTimeout, setTimeout } from "node:timers";
 import { type Address, equalAddress } from "../base/address.ts";
 import type { Netstack, TcpCloseReason, TcpConnection } from "../netstack/contract.ts";
@@ -8,7 +9,10 @@ import { type DialDenial, DialError, type DialFailure, type DialTarget, type Ove
 import { OverlaySocket } from "./overlay-socket.ts";
 import type { Turns } from "./turns.ts";
 
-/** How long an "administratively prohibited" waits for the peer link's word on it, so that the error can name the denial. */
+/**
+ * How long an "administratively prohibited" waits for the peer link's word on it, so that the error can name the
+ * denial.
+ */
 const DENIAL_NOTICE_MAX_MS = 100;
 
 /** Where to connect; with `name` the far end is a gateway that is asked to dial it. */

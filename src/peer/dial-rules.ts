@@ -1,5 +1,6 @@
-// Which addresses a gateway refuses to dial, whatever the policy grants: those that reach the gateway itself, the overlay, or the
-// machinery around it. Every form that smuggles an IPv4 address through IPv6 is unwrapped and judged as what it reaches.
+// Which addresses a gateway refuses to dial, whatever the policy grants: those that reach the gateway itself, the
+// overlay, or the machinery around it. Every form that smuggles an IPv4 address through IPv6 is unwrapped and judged
+// as what it reaches.
 import {
   type Address,
   equalAddress,
@@ -35,7 +36,8 @@ export interface DialSurroundings {
 }
 
 /**
- * "none" for routes and names; "service" when a service of the policy names that very address and port; "host" when this host's own
+ * "none" for routes and names; "service" when a service of the policy names that very address and port; "host" when
+ * this host's own
  * command line does (`--serve NAME=HOST:PORT`, `--expose`).
  */
 export type DialExemption = "none" | "service" | "host";
@@ -70,7 +72,10 @@ const TABLE = REFUSED.map(([text, refusal]) => {
 /** Reaching this machine itself: only its owner's own word opens that, never the policy alone. */
 const OWNER_ONLY: ReadonlySet<DialRefusal> = new Set(["LOOPBACK", "OWN_ADDRESS", "UNSPECIFIED"]);
 
-/** IPv4 addresses that an IPv6 address stands for. The mapped form needs no entry: it *is* IPv4 here (base/address.ts). */
+/**
+ * IPv4 addresses that an IPv6 address stands for. The mapped form needs no entry: it *is* IPv4 here
+ * (base/address.ts).
+ */
 export function embeddedV4(address: Address): readonly Address[] {
   const { w0, w1, w2, w3 } = address;
   if (isV4(address)) return [];

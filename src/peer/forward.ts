@@ -1,5 +1,5 @@
-// `--forward L=R`: a local port or socket whose every connection becomes a flow to one overlay host:port. (`--expose`, the other way
-// round, is a target of the gateway: it is dialled before the caller's SYN is answered.)
+// `--forward L=R`: a local port or socket whose every connection becomes a flow to one overlay host:port.
+// (`--expose`, the other way round, is a target of the gateway: it is dialled before the caller's SYN is answered.)
 import type { Socket } from "node:net";
 import { parseAddress } from "../base/address.ts";
 import { WirebadgeError } from "../base/errors.ts";

@@ -1,5 +1,5 @@
-// The gateway's real dial: resolve once, judge every address (never, dial rules), then dial *by address*, one after the other. What
-// was judged is what is dialled: a name is never given to the system twice.
+// The gateway's real dial: resolve once, judge every address (never, dial rules), then dial *by address*, one after
+// the other. What was judged is what is dialled: a name is never given to the system twice.
 import { clearTimeout, setTimeout } from "node:timers";
 import { type Address, type Endpoint, type Prefix, parseAddress, parsePrefix } from "../base/address.ts";
 import { DIAL_ADDRESSES_MAX, GATEWAY_DIAL_TIMEOUT_MS } from "../base/limits.ts";
@@ -122,7 +122,7 @@ export class GatewayDial {
         this.#network.connectTcp(endpoint, onLocal, inner),
       );
       if (result.kind === "connected" || result.kind === "aborted" || result.kind === "denied") return result;
-      outcome = outcome === "refused" ? outcome : result.kind; // one that was there and refused says more than a silent one
+      if (outcome !== "refused") outcome = result.kind; // one that was there and refused says more than a silent one
     }
     return { kind: outcome };
   }

@@ -1,5 +1,6 @@
-// The gateway's live flows, TCP and UDP: by caller's session (to cut them) and by the source of the socket that was dialled (so that
-// the service behind can ask who called). Dials in progress are flows, too: they count, answer whois, and can be cut.
+// The gateway's live flows, TCP and UDP: by caller's session (to cut them) and by the source of the socket that was
+// dialled (so that the service behind can ask who called). Dials in progress are flows, too: they count, answer
+// whois, and can be cut.
 import { type Endpoint, formatEndpoint } from "../base/address.ts";
 import type { GatewayTarget } from "./gateway-offers.ts";
 import type { Caller, DialledFlow, GatewayFlow } from "./gateway-view.ts";

@@ -1,5 +1,5 @@
-// What this host itself offers (its command line), met with what the policy accepted of it (the netmap): only what stands in both is
-// served. A policy alone turns nobody's machine into a gateway.
+// What this host itself offers (its command line), met with what the policy accepted of it (the netmap): only what
+// stands in both is served. A policy alone turns nobody's machine into a gateway.
 import {
   type Address,
   equalAddress,

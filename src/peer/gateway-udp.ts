@@ -1,5 +1,6 @@
-// The gateway's UDP flows: one real socket for each caller's 4-tuple, bounded, ended by idleness. There is no handshake to hold back:
-// a target that is an address is judged before the first datagram is taken, a name's datagrams wait while it is resolved.
+// The gateway's UDP flows: one real socket for each caller's 4-tuple, bounded, ended by idleness. There is no
+// handshake to hold back: a target that is an address is judged before the first datagram is taken, a name's
+// datagrams wait while it is resolved.
 import { clearInterval, setInterval } from "node:timers";
 import { parseAddress } from "../base/address.ts";
 import {

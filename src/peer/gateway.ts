@@ -1,6 +1,7 @@
-// The gateway: ends TCP and UDP flows of the overlay and dials real sockets. On the path after the filter has said yes to the packet:
-// 1 whose flow → 2 which target, offered by this host and accepted by the policy → 3 limits of that caller → 4 resolve, judge, dial
-// (gateway-dial.ts) → 5 judge again: the dial took time → 6 answer the SYN, join the sockets. What fails is answered in kind.
+// The gateway: ends TCP and UDP flows of the overlay and dials real sockets. On the path after the filter has said
+// yes to the packet: 1 whose flow → 2 which target, offered by this host and accepted by the policy → 3 limits of
+// that caller → 4 resolve, judge, dial (gateway-dial.ts) → 5 judge again: the dial took time → 6 answer the SYN, join
+// the sockets. What fails is answered in kind.
 import { type Address, type Endpoint, equalAddress, formatEndpoint, type Prefix } from "../base/address.ts";
 import { GATEWAY_DIALS_PER_SESSION_MAX, GATEWAY_TCP_FLOWS_PER_SESSION_MAX } from "../base/limits.ts";
 import type { Verdict } from "../filter/contract.ts";
@@ -31,7 +32,10 @@ export interface GatewayOptions {
   readonly dialTimeoutMs?: number;
 }
 
-/** Wire `tcpOpening` and `udpOpening` into the stack's handler; call `netmapChanged` after each netmap and at each lease's end. */
+/**
+ * Wire `tcpOpening` and `udpOpening` into the stack's handler; call `netmapChanged` after each netmap and at each
+ * lease's end.
+ */
 export class Gateway {
   readonly counters: Record<string, number> = {};
   readonly #options: GatewayOptions;

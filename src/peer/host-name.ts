@@ -1,7 +1,10 @@
 // DNS names as clients and policies write them: checked, lower-cased, matched against `host:` patterns.
 
 const LABEL = /^[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?$/;
-/** getaddrinfo takes "2130706433", "0x7f.1" and "127.1" for addresses: such a last label is never a name (RFC 3696 §2). */
+/**
+ * getaddrinfo takes "2130706433", "0x7f.1" and "127.1" for addresses: such a last label is never a name (RFC 3696
+ * §2).
+ */
 const NUMERIC_LABEL = /^(?:\d+|0x[0-9a-f]*)$/;
 const NAME_MAX_BYTES = 253; // RFC 1035 §2.3.4, without the final dot
 

@@ -1,5 +1,6 @@
-// Where local programs enter: a loopback TCP port or a unix socket, under the rules for entry points. Whoever gets past here has the
-// session's rights, so: loopback only (another address needs --allow-remote and credentials), one owner, bounded, strict.
+// Where local programs enter: a loopback TCP port or a unix socket, under the rules for entry points. Whoever gets
+// past here has the session's rights, so: loopback only (another address needs --allow-remote and credentials), one
+// owner, bounded, strict.
 import { chmodSync, lstatSync, mkdirSync, unlinkSync } from "node:fs";
 import { createConnection, createServer, type Server, type Socket } from "node:net";
 import { dirname, resolve as resolvePath } from "node:path";

@@ -1,5 +1,6 @@
-// Name-dial: how a name reaches the gateway of a `host:` route unresolved. Over TCP to the gateway's overlay IPv6 address, reserved
-// port 51822: one request, one answer, then the stream itself. Both ends of the codec; nobody reads one byte too many.
+// Name-dial: how a name reaches the gateway of a `host:` route unresolved. Over TCP to the gateway's overlay IPv6
+// address, reserved port 51822: one request, one answer, then the stream itself. Both ends of the codec; nobody reads
+// one byte too many.
 //   request  version u8 = 1 | port u16 | name bytes u8 | name (ASCII, lower case)
 //   answer   version u8 = 1 | status u8 | denial id bytes u8 | denial id (ASCII)
 import { readU16, writeU16 } from "../base/bytes.ts";
@@ -47,7 +48,8 @@ export function encodeNameDialAnswer(answer: NameDialAnswer): Uint8Array {
 }
 
 /**
- * Collects one message of a stream, asking for no more than its own bytes. `want` is how many it still needs; 0: complete; feed it at
+ * Collects one message of a stream, asking for no more than its own bytes. `want` is how many it still needs; 0:
+ * complete; feed it at
  * most that. Bounded by construction: the lengths are single bytes.
  */
 class Collector {

@@ -1,5 +1,6 @@
-// From what a client names to a connection of the stack: service, then node, then the `host:` route with the longest pattern; IP
-// literals go as they are. A name that this peer knows nothing of is denied as one without a grant is: at once, in the same words.
+// From what a client names to a connection of the stack: service, then node, then the `host:` route with the longest
+// pattern; IP literals go as they are. A name that this peer knows nothing of is denied as one without a grant is: at
+// once, in the same words.
 import { type Address, type Endpoint, parseAddress } from "../base/address.ts";
 import { DIAL_ADDRESSES_MAX, OVERLAY_DIAL_TIMEOUT_MS } from "../base/limits.ts";
 import { SECOND_MS } from "../base/units.ts";
@@ -108,7 +109,10 @@ export class StackDialer implements OverlayDialer {
     return routes;
   }
 
-  /** Of an IP literal, a service or a node. Empty: the name is none of these. @throws DialError denied, with a service's own hint */
+  /**
+   * Of an IP literal, a service or a node. Empty: the name is none of these. @throws DialError denied, with a
+   * service's own hint
+   */
   #knownAddresses(target: DialTarget, protocol: FilterProtocol): readonly Address[] {
     const literal = parseAddress(target.host);
     if (literal !== undefined) return [literal];

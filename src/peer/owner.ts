@@ -1,5 +1,6 @@
-// Who is at the other end of a local TCP connection: an entry point carries its session's rights, so only the uid that runs the peer
-// may use it. Asked of the kernel at accept, for the socket as the *client* holds it; not found is refused.
+// Who is at the other end of a local TCP connection: an entry point carries its session's rights, so only the uid
+// that runs the peer may use it. Asked of the kernel at accept, for the socket as the *client* holds it; not found is
+// refused.
 import { readFileSync } from "node:fs";
 import type { Socket } from "node:net";
 import { getuid, platform } from "node:process";
@@ -83,7 +84,10 @@ export class OwnerCheck {
     this.#close = close;
   }
 
-  /** The exact query where it is to be had, else /proc, else every TCP client is refused. Compares with this process's uid. */
+  /**
+   * The exact query where it is to be had, else /proc, else every TCP client is refused. Compares with this process's
+   * uid.
+   */
   static open(options: { readonly native?: boolean } = {}): OwnerCheck {
     const uid = getuid?.();
     if (platform !== "linux" || uid === undefined) return new OwnerCheck("refused", -1, () => undefined);

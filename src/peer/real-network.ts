@@ -1,4 +1,5 @@
-// The host's own network as the gateway uses it: real sockets by address only, names by the system's resolver, own interfaces.
+// The host's own network as the gateway uses it: real sockets by address only, names by the system's resolver, own
+// interfaces.
 import { createSocket, type Socket as DgramSocket } from "node:dgram";
 import { lookup } from "node:dns/promises";
 import { createConnection, type Socket } from "node:net";
@@ -50,7 +51,10 @@ function endpointOf(address: string | undefined, port: number | undefined): Endp
   return parsed === undefined || port === undefined || port === 0 ? undefined : { address: parsed, port };
 }
 
-/** A socket that is being connected, reading into one buffer (see LocalSocket) and paused until somebody takes its bytes. */
+/**
+ * A socket that is being connected, reading into one buffer (see LocalSocket) and paused until somebody takes its
+ * bytes.
+ */
 export function connectLocal(to: { host: string; port: number } | { path: string }): LocalSocket {
   const reader: { onBytes: ((bytes: Uint8Array) => boolean) | undefined } = { onBytes: undefined };
   const buffer = new Uint8Array(READ_BUFFER_BYTES);

@@ -1,5 +1,6 @@
-// The server's half of a SOCKS5 handshake as a plain state machine: RFC 1928 (CONNECT alone), RFC 1929 (user name and password).
-// Fed with what came, it says what to answer and, in the end, where to connect. Every message has its own bound; nothing is guessed.
+// The server's half of a SOCKS5 handshake as a plain state machine: RFC 1928 (CONNECT alone), RFC 1929 (user name and
+// password). Fed with what came, it says what to answer and, in the end, where to connect. Every message has its own
+// bound; nothing is guessed.
 
 import type { Address, Endpoint } from "../base/address.ts";
 import { addressFromBytes, addressToBytes, formatAddress } from "../base/address.ts";

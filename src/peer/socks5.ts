@@ -1,5 +1,6 @@
-// SOCKS5 for what is not Node: a local program's CONNECT becomes a flow of the overlay under this session's rights. The reply is sent
-// only after the far end answered; what is denied and what doesn't exist get the same bytes (socks5-handshake.ts).
+// SOCKS5 for what is not Node: a local program's CONNECT becomes a flow of the overlay under this session's rights.
+// The reply is sent only after the far end answered; what is denied and what doesn't exist get the same bytes
+// (socks5-handshake.ts).
 import type { Socket } from "node:net";
 import { clearTimeout, setTimeout } from "node:timers";
 import { WirebadgeError } from "../base/errors.ts";
@@ -90,7 +91,8 @@ export class Socks5Server {
 
   #serve(socket: Socket): void {
     const handshake = new Socks5Handshake(this.#options.credentials);
-    // One limit for the whole handshake, not for each byte of it: a client that drips is closed like one that is silent.
+    // One limit for the whole handshake, not for each byte of it: a client that drips is closed like one that is
+    // silent.
     const timer = setTimeout(() => {
       this.#count("handshake-timeout");
       socket.destroy();

@@ -1,5 +1,5 @@
-// An in-memory twin of the stack for tests of the shells: two ends of a TCP connection with bounded buffers, openings that wait to be
-// answered, UDP sockets; no packets. Handlers run inside a turn, as the contract says.
+// An in-memory twin of the stack for tests of the shells: two ends of a TCP connection with bounded buffers, openings
+// that wait to be answered, UDP sockets; no packets. Handlers run inside a turn, as the contract says.
 import { type Address, type Endpoint, formatEndpoint } from "../../src/base/address.ts";
 import { KIB } from "../../src/base/units.ts";
 import type {

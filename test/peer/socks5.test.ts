@@ -71,7 +71,7 @@ async function greeted(server: Socks5Server): Promise<Client> {
   return client;
 }
 
-test("a CONNECT to a service's name reaches the real service behind the gateway and carries bytes both ways", async () => {
+test("a CONNECT to a service's name reaches the real service and carries bytes both ways", async () => {
   const world = new World();
   const service = await listen((socket) => socket.pipe(socket));
   cleanups.push(() => service.close());
@@ -98,7 +98,7 @@ test("a CONNECT to a service's name reaches the real service behind the gateway 
 
 const DENIED = [5, 2, 0, 1, 0, 0, 0, 0, 0, 0];
 
-test("a denied name, a denied address, a discoverable service and a name that doesn't exist get the same bytes", async () => {
+test("what is denied, discoverable or doesn't exist gets the same bytes", async () => {
   const world = new World();
   world.allowed = () => false;
   world.allowedHost = () => false;
@@ -170,7 +170,7 @@ test("what is not SOCKS5 is closed without an answer, no usable method gets 5 25
   expect(await gssapi.receive(2)).toEqual([5, 255]);
 });
 
-test("with credentials the method without them is refused, a wrong password ends the connection, the right one passes", async () => {
+test("with credentials: no method without them, a wrong password ends it, the right one passes", async () => {
   const world = new World();
   const server = await socks(world, { credentials: { user: "coder", password: "canary-secret" }, owner: NOBODY });
   const none = new Client(server);

@@ -1,4 +1,5 @@
-// A small named world for the shells' tests: agent coder behind SOCKS5, node gw in front of loopback services, one in-memory stack.
+// A small named world for the shells' tests: agent coder behind SOCKS5, node gw in front of loopback services, one
+// in-memory stack.
 import { createServer, type Server, type Socket } from "node:net";
 import { type Address, equalAddress, parseAddress, parsePrefix, prefixContains } from "../../src/base/address.ts";
 import type { NetmapView } from "../../src/control/netmap.ts";

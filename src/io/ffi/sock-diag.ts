@@ -1,5 +1,5 @@
-// Who owns a TCP socket of this machine, asked of the kernel by one exact sock_diag query (NETLINK_SOCK_DIAG, inet_diag_req_v2;
-// linux/inet_diag.h). Unprivileged, about 5 µs. Linux, little-endian, 64 bit.
+// Who owns a TCP socket of this machine, asked of the kernel by one exact sock_diag query (NETLINK_SOCK_DIAG,
+// inet_diag_req_v2; linux/inet_diag.h). Unprivileged, about 5 µs. Linux, little-endian, 64 bit.
 import { randomBytes } from "node:crypto";
 import koffi from "koffi";
 import { type Address, addressFromBytes, addressTo16, type Endpoint, equalAddress, isV4 } from "../../base/address.ts";
@@ -69,7 +69,8 @@ function encodeRequest(sequence: number, client: Endpoint, server: Endpoint): Ui
 }
 
 /**
- * The owner in an answer, if it is about that very socket and the socket is live. A closed client answers uid 0, inode 0, state 6,
+ * The owner in an answer, if it is about that very socket and the socket is live. A closed client answers uid 0,
+ * inode 0, state 6,
  * and a tuple that matches nothing may be answered with a listener (state 10): neither is an owner.
  */
 export function decodeOwner(
@@ -111,7 +112,10 @@ export class SockDiag {
     throw unavailable(undefined);
   }
 
-  /** The uid that owns the client's end of an established connection between two sockets of this machine; undefined: not found. */
+  /**
+   * The uid that owns the client's end of an established connection between two sockets of this machine; undefined:
+   * not found.
+   */
   ownerOf(client: Endpoint, server: Endpoint): number | undefined {
     this.#drain(); // an answer that came late must not be taken for this one's; the sequence number says so as well
     this.#sequence = (this.#sequence + 1) >>> 0;
