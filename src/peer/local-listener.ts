@@ -134,7 +134,7 @@ export class LocalListener {
     this.#server = server;
     this.#options = options;
     server.on("connection", (socket) => this.#accept(socket));
-    server.on("error", (error) => this.#count(`server-${errnoOf(error)}`)); // out of descriptors: the next accept may work
+    server.on("error", (error) => this.#count(`server-${errnoOf(error)}`)); // e.g. out of descriptors
   }
 
   /** @throws WirebadgeError USAGE, PORT_TAKEN */
