@@ -55,20 +55,28 @@ export class PortableCrypto implements Crypto {
     return new PortableTransportAead(key);
   }
 
-  seal(key: Uint8Array, counter: number, plaintext: Uint8Array, aad: Uint8Array): Uint8Array {
-    writeU32Le(this.#nonce, 4, counter);
+  sealWithNonce(key: Uint8Array, nonce: Uint8Array, plaintext: Uint8Array, aad: Uint8Array): Uint8Array {
     const aead = new ChaCha20Poly1305(key);
-    const sealed = aead.seal(this.#nonce, plaintext, aad);
+    const sealed = aead.seal(nonce, plaintext, aad);
     aead.clean();
     return sealed;
   }
 
-  open(key: Uint8Array, counter: number, sealed: Uint8Array, aad: Uint8Array): Uint8Array | undefined {
-    writeU32Le(this.#nonce, 4, counter);
+  openWithNonce(key: Uint8Array, nonce: Uint8Array, sealed: Uint8Array, aad: Uint8Array): Uint8Array | undefined {
     const aead = new ChaCha20Poly1305(key);
-    const plaintext = aead.open(this.#nonce, sealed, aad);
+    const plaintext = aead.open(nonce, sealed, aad);
     aead.clean();
     return plaintext ?? undefined;
+  }
+
+  seal(key: Uint8Array, counter: number, plaintext: Uint8Array, aad: Uint8Array): Uint8Array {
+    writeU32Le(this.#nonce, 4, counter);
+    return this.sealWithNonce(key, this.#nonce, plaintext, aad);
+  }
+
+  open(key: Uint8Array, counter: number, sealed: Uint8Array, aad: Uint8Array): Uint8Array | undefined {
+    writeU32Le(this.#nonce, 4, counter);
+    return this.openWithNonce(key, this.#nonce, sealed, aad);
   }
 
   xSeal(key: Uint8Array, nonce: Uint8Array, plaintext: Uint8Array, aad: Uint8Array): Uint8Array {

@@ -50,6 +50,9 @@ export interface Crypto {
   hmac(key: Uint8Array, ...parts: readonly Uint8Array[]): Uint8Array;
 
   transportAead(key: Uint8Array): TransportAead;
+  /** ChaCha20-Poly1305 (RFC 8439 §2.8) with any 12-byte nonce; ciphertext ‖ tag. */
+  sealWithNonce(key: Uint8Array, nonce: Uint8Array, plaintext: Uint8Array, aad: Uint8Array): Uint8Array;
+  openWithNonce(key: Uint8Array, nonce: Uint8Array, sealed: Uint8Array, aad: Uint8Array): Uint8Array | undefined;
   /** ChaCha20-Poly1305 with nonce = 32 zero bits ‖ counter LE (counter < 2^32 here) and AAD; ciphertext ‖ tag. */
   seal(key: Uint8Array, counter: number, plaintext: Uint8Array, aad: Uint8Array): Uint8Array;
   open(key: Uint8Array, counter: number, sealed: Uint8Array, aad: Uint8Array): Uint8Array | undefined;

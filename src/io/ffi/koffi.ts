@@ -1,0 +1,13 @@
+// The one door to native functions. koffi is loaded at first use and not by an import statement: where its prebuilt
+// library is missing everything else must still run (portable crypto, dgram).
+import { createRequire } from "node:module";
+
+type Koffi = typeof import("koffi");
+
+let loaded: Koffi | undefined;
+
+/** Throws what loading threw; callers turn it into the reason why they do without. */
+export function koffi(): Koffi {
+  loaded ??= createRequire(import.meta.url)("koffi") as Koffi;
+  return loaded;
+}

@@ -1,0 +1,276 @@
+// ChaCha20-Poly1305 by the OpenSSL that is linked into the node binary itself: EVP_EncryptInit(3), called through FFI
+// with plain addresses. A library of the same name elsewhere must not be loaded: its symbols would bind to Node's and
+// crash.
+import { assert } from "../../base/assert.ts";
+import { writeU32Le } from "../../base/bytes.ts";
+import { DATAGRAM_MAX_BYTES } from "../../base/limits.ts";
+import { KEY_BYTES, TAG_BYTES, type TransportAead } from "../../crypto/provider.ts";
+import type { Arena } from "./arena.ts";
+import { koffi } from "./koffi.ts";
+
+const NONCE_BYTES = 12;
+const GET_TAG = 0x10; // EVP_CTRL_AEAD_GET_TAG
+const SET_TAG = 0x11; // EVP_CTRL_AEAD_SET_TAG
+const CHUNK_BYTES = 16_384;
+
+type NativeFunction = (...args: number[]) => number;
+
+/** Numeric addresses only: five of them cost half of what five Buffers would. */
+interface Evp {
+  readonly newContext: NativeFunction;
+  readonly freeContext: NativeFunction;
+  readonly cipher: number;
+  readonly encryptInit: NativeFunction;
+  readonly encryptUpdate: NativeFunction;
+  readonly encryptFinal: NativeFunction;
+  readonly decryptInit: NativeFunction;
+  readonly decryptUpdate: NativeFunction;
+  readonly decryptFinal: NativeFunction;
+  readonly control: NativeFunction;
+}
+
+function loadEvp(): Evp {
+  const library = koffi().load(null); // the process itself
+  const bind = (name: string, result: string, args: number, withInt = false): NativeFunction => {
+    const types = new Array<string>(args).fill("uintptr_t");
+    if (withInt) types[args - 1] = "int";
+    return library.func(name, result, types) as unknown as NativeFunction;
+  };
+  const cipher = bind("EVP_chacha20_poly1305", "uintptr_t", 0);
+  return {
+    newContext: bind("EVP_CIPHER_CTX_new", "uintptr_t", 0),
+    freeContext: bind("EVP_CIPHER_CTX_free", "void", 1),
+    cipher: Number(cipher()),
+    encryptInit: bind("EVP_EncryptInit_ex", "int", 5),
+    encryptUpdate: bind("EVP_EncryptUpdate", "int", 5, true),
+    encryptFinal: bind("EVP_EncryptFinal_ex", "int", 3),
+    decryptInit: bind("EVP_DecryptInit_ex", "int", 5),
+    decryptUpdate: bind("EVP_DecryptUpdate", "int", 5, true),
+    decryptFinal: bind("EVP_DecryptFinal_ex", "int", 3),
+    control: library.func("EVP_CIPHER_CTX_ctrl", "int", ["uintptr_t", "int", "int", "uintptr_t"]) as NativeFunction,
+  };
+}
+
+/** Room in the arena that every call uses and leaves behind without a secret, but for packet bytes. */
+interface Scratch {
+  readonly arena: Arena;
+  readonly key: Uint8Array;
+  readonly keyAt: number;
+  readonly nonce: Uint8Array;
+  readonly nonceAt: number;
+  readonly tag: Uint8Array;
+  readonly tagAt: number;
+  /** Where EVP writes how much it wrote. */
+  readonly lengthAt: number;
+  /** Packets that do not lie in the arena pass through here. */
+  readonly packet: Uint8Array;
+  readonly packetAt: number;
+}
+
+/** Bytes that `OpenSslAead` takes from its arena, rounded up. */
+export const OPENSSL_ARENA_BYTES = 65_536;
+
+function makeScratch(arena: Arena): Scratch {
+  const key = arena.allocate(KEY_BYTES);
+  const nonce = arena.allocate(NONCE_BYTES);
+  const tag = arena.allocate(TAG_BYTES);
+  const packet = arena.allocate(Math.max(CHUNK_BYTES, DATAGRAM_MAX_BYTES));
+  return {
+    arena,
+    key,
+    keyAt: arena.addressOf(key),
+    nonce,
+    nonceAt: arena.addressOf(nonce),
+    tag,
+    tagAt: arena.addressOf(tag),
+    lengthAt: arena.addressOf(arena.allocate(8)),
+    packet,
+    packetAt: arena.addressOf(packet),
+  };
+}
+
+export class OpenSslAead {
+  readonly #evp: Evp;
+  readonly #scratch: Scratch;
+  readonly #sealing: number;
+  readonly #opening: number;
+
+  /** Throws when the functions are not there. Packets are sealed and opened in place where they lie in this arena. */
+  constructor(arena: Arena) {
+    this.#evp = loadEvp();
+    this.#scratch = makeScratch(arena);
+    this.#sealing = newContext(this.#evp);
+    this.#opening = newContext(this.#evp);
+  }
+
+  transportAead(key: Uint8Array): TransportAead {
+    return new OpenSslTransportAead(this.#evp, this.#scratch, key);
+  }
+
+  /** Like `Crypto.sealWithNonce`; any length, in pieces through the arena. */
+  sealWithNonce(key: Uint8Array, nonce: Uint8Array, plaintext: Uint8Array, aad: Uint8Array): Uint8Array {
+    const { keyAt, nonceAt, tag, tagAt, lengthAt } = this.#scratch;
+    const evp = this.#evp;
+    this.#setKeyAndNonce(key, nonce);
+    must(evp.encryptInit(this.#sealing, evp.cipher, 0, keyAt, nonceAt));
+    this.#scratch.key.fill(0);
+    this.#addData(evp.encryptUpdate, this.#sealing, aad);
+    const sealed = new Uint8Array(plaintext.length + TAG_BYTES);
+    this.#transform(evp.encryptUpdate, this.#sealing, plaintext, sealed);
+    must(evp.encryptFinal(this.#sealing, tagAt, lengthAt));
+    must(evp.control(this.#sealing, GET_TAG, TAG_BYTES, tagAt));
+    sealed.set(tag, plaintext.length);
+    return sealed;
+  }
+
+  /** Like `Crypto.openWithNonce`. */
+  openWithNonce(key: Uint8Array, nonce: Uint8Array, sealed: Uint8Array, aad: Uint8Array): Uint8Array | undefined {
+    if (sealed.length < TAG_BYTES) return undefined;
+    const { keyAt, nonceAt, tag, tagAt, lengthAt } = this.#scratch;
+    const evp = this.#evp;
+    this.#setKeyAndNonce(key, nonce);
+    must(evp.decryptInit(this.#opening, evp.cipher, 0, keyAt, nonceAt));
+    this.#scratch.key.fill(0);
+    const openedBytes = sealed.length - TAG_BYTES;
+    tag.set(sealed.subarray(openedBytes));
+    must(evp.control(this.#opening, SET_TAG, TAG_BYTES, tagAt));
+    this.#addData(evp.decryptUpdate, this.#opening, aad);
+    const plaintext = new Uint8Array(openedBytes);
+    this.#transform(evp.decryptUpdate, this.#opening, sealed.subarray(0, openedBytes), plaintext);
+    if (evp.decryptFinal(this.#opening, tagAt, lengthAt) === 1) return plaintext;
+    plaintext.fill(0);
+    return undefined;
+  }
+
+  #setKeyAndNonce(key: Uint8Array, nonce: Uint8Array): void {
+    assert(key.length === KEY_BYTES && nonce.length === NONCE_BYTES, "a key of 32 bytes and a nonce of 12");
+    this.#scratch.key.set(key);
+    this.#scratch.nonce.set(nonce);
+  }
+
+  #addData(update: NativeFunction, context: number, aad: Uint8Array): void {
+    const { packet, packetAt, lengthAt } = this.#scratch;
+    for (let at = 0; at < aad.length; at += CHUNK_BYTES) {
+      const piece = aad.subarray(at, at + CHUNK_BYTES);
+      packet.set(piece);
+      must(update(context, 0, lengthAt, packetAt, piece.length));
+    }
+  }
+
+  #transform(update: NativeFunction, context: number, from: Uint8Array, to: Uint8Array): void {
+    const { packet, packetAt, lengthAt } = this.#scratch;
+    for (let at = 0; at < from.length; at += CHUNK_BYTES) {
+      const piece = from.subarray(at, at + CHUNK_BYTES);
+      packet.set(piece);
+      must(update(context, packetAt, lengthAt, packetAt, piece.length));
+      to.set(packet.subarray(0, piece.length), at);
+    }
+    packet.fill(0, 0, Math.min(from.length, CHUNK_BYTES));
+  }
+}
+
+/**
+ * These calls fail only when memory is exhausted or we called them wrongly: a forged tag shows in decryptFinal alone.
+ */
+function must(result: number): void {
+  assert(result === 1, "OpenSSL did what it was asked");
+}
+
+function newContext(evp: Evp): number {
+  const context = Number(evp.newContext());
+  assert(context !== 0, "OpenSSL has memory for a cipher context");
+  return context;
+}
+
+class OpenSslTransportAead implements TransportAead {
+  readonly #evp: Evp;
+  readonly #scratch: Scratch;
+  readonly #key: Uint8Array;
+  // One context for each direction in use: the key is set once, only the nonce before each packet.
+  #sealing = 0;
+  #opening = 0;
+  #destroyed = false;
+
+  constructor(evp: Evp, scratch: Scratch, key: Uint8Array) {
+    assert(key.length === KEY_BYTES, "a key of 32 bytes");
+    this.#evp = evp;
+    this.#scratch = scratch;
+    this.#key = key.slice();
+  }
+
+  seal(counterLow: number, counterHigh: number, buffer: Uint8Array, offset: number, length: number): void {
+    const { nonceAt, tagAt, lengthAt, packet, packetAt, arena, tag } = this.#scratch;
+    const evp = this.#evp;
+    if (this.#sealing === 0) this.#sealing = this.#newContext(evp.encryptInit);
+    const context = this.#sealing;
+    this.#setNonce(counterLow, counterHigh);
+    must(evp.encryptInit(context, 0, 0, 0, nonceAt));
+    if (arena.holds(buffer)) {
+      const at = arena.addressOf(buffer) + offset;
+      if (length > 0) must(evp.encryptUpdate(context, at, lengthAt, at, length));
+      must(evp.encryptFinal(context, tagAt, lengthAt));
+      must(evp.control(context, GET_TAG, TAG_BYTES, at + length));
+      return;
+    }
+    assert(length <= packet.length, "a packet fits the arena's scratch");
+    packet.set(buffer.subarray(offset, offset + length));
+    if (length > 0) must(evp.encryptUpdate(context, packetAt, lengthAt, packetAt, length));
+    must(evp.encryptFinal(context, tagAt, lengthAt));
+    must(evp.control(context, GET_TAG, TAG_BYTES, tagAt));
+    buffer.set(packet.subarray(0, length), offset);
+    buffer.set(tag, offset + length);
+  }
+
+  open(counterLow: number, counterHigh: number, buffer: Uint8Array, offset: number, length: number): boolean {
+    if (length < TAG_BYTES) return false;
+    const { nonceAt, tagAt, lengthAt, packet, packetAt, arena, tag } = this.#scratch;
+    const evp = this.#evp;
+    if (this.#opening === 0) this.#opening = this.#newContext(evp.decryptInit);
+    const context = this.#opening;
+    const openedBytes = length - TAG_BYTES;
+    this.#setNonce(counterLow, counterHigh);
+    must(evp.decryptInit(context, 0, 0, 0, nonceAt));
+    if (arena.holds(buffer)) {
+      const at = arena.addressOf(buffer) + offset;
+      must(evp.control(context, SET_TAG, TAG_BYTES, at + openedBytes));
+      if (openedBytes > 0) must(evp.decryptUpdate(context, at, lengthAt, at, openedBytes));
+      return evp.decryptFinal(context, tagAt, lengthAt) === 1;
+    }
+    assert(openedBytes <= packet.length, "a packet fits the arena's scratch");
+    packet.set(buffer.subarray(offset, offset + openedBytes));
+    tag.set(buffer.subarray(offset + openedBytes, offset + length));
+    must(evp.control(context, SET_TAG, TAG_BYTES, tagAt));
+    if (openedBytes > 0) must(evp.decryptUpdate(context, packetAt, lengthAt, packetAt, openedBytes));
+    if (evp.decryptFinal(context, tagAt, lengthAt) !== 1) return false;
+    buffer.set(packet.subarray(0, openedBytes), offset);
+    return true;
+  }
+
+  /** OpenSSL overwrites its copy of the key as it frees the context. */
+  destroy(): void {
+    if (this.#destroyed) return;
+    this.#destroyed = true;
+    this.#key.fill(0);
+    if (this.#sealing !== 0) this.#evp.freeContext(this.#sealing);
+    if (this.#opening !== 0) this.#evp.freeContext(this.#opening);
+    this.#sealing = 0;
+    this.#opening = 0;
+  }
+
+  #newContext(init: NativeFunction): number {
+    assert(!this.#destroyed, "no use of a destroyed key");
+    const { key, keyAt, nonceAt } = this.#scratch;
+    const context = newContext(this.#evp);
+    key.set(this.#key);
+    must(init(context, this.#evp.cipher, 0, keyAt, nonceAt));
+    key.fill(0);
+    return context;
+  }
+
+  #setNonce(counterLow: number, counterHigh: number): void {
+    const { nonce } = this.#scratch;
+    writeU32Le(nonce, 0, 0);
+    writeU32Le(nonce, 4, counterLow);
+    writeU32Le(nonce, 8, counterHigh);
+  }
+}

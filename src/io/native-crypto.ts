@@ -1,0 +1,90 @@
+// Builds the native provider: X25519 and Ed25519 by node:crypto, ChaCha20-Poly1305 by OpenSSL's EVP through FFI. Not
+// yet trusted: io/crypto-choice.ts tries it on published vectors first.
+import {
+  createPrivateKey,
+  createPublicKey,
+  diffieHellman,
+  type KeyObject,
+  sign as nodeSign,
+  verify as nodeVerify,
+} from "node:crypto";
+import { assert } from "../base/assert.ts";
+import { concatBytes, equalBytes, fromHex } from "../base/bytes.ts";
+import { NativeCrypto } from "../crypto/native.ts";
+import { KEY_BYTES, SIGNATURE_BYTES } from "../crypto/provider.ts";
+import { Arena } from "./ffi/arena.ts";
+import { OPENSSL_ARENA_BYTES, OpenSslAead } from "./ffi/openssl.ts";
+
+// DER around a raw key (RFC 8410 §7, §4): importing it so is the only way into node:crypto.
+const X25519_PRIVATE = fromHex("302e020100300506032b656e04220420")!;
+const X25519_PUBLIC = fromHex("302a300506032b656e032100")!;
+const ED25519_PRIVATE = fromHex("302e020100300506032b657004220420")!;
+const ED25519_PUBLIC = fromHex("302a300506032b6570032100")!;
+
+interface Imported {
+  readonly raw: Uint8Array;
+  readonly key: KeyObject;
+}
+
+/**
+ * KeyObjects by the identity of the raw key's array: importing costs as much as the Diffie–Hellman itself. The content
+ * is compared too, since an array may be overwritten and used again; an entry goes when its array does.
+ */
+class KeyCache {
+  readonly #prefix: Uint8Array;
+  readonly #type: "pkcs8" | "spki";
+  readonly #entries = new WeakMap<Uint8Array, Imported>();
+
+  constructor(type: "pkcs8" | "spki", prefix: Uint8Array) {
+    this.#type = type;
+    this.#prefix = prefix;
+  }
+
+  get(raw: Uint8Array): KeyObject {
+    assert(raw.length === KEY_BYTES, "a key of 32 bytes");
+    const known = this.#entries.get(raw);
+    if (known !== undefined && equalBytes(known.raw, raw)) return known.key;
+    const der = Buffer.from(concatBytes(this.#prefix, raw));
+    const key =
+      this.#type === "pkcs8"
+        ? createPrivateKey({ key: der, format: "der", type: "pkcs8" })
+        : createPublicKey({ key: der, format: "der", type: "spki" });
+    der.fill(0);
+    this.#entries.set(raw, { raw: raw.slice(), key });
+    return key;
+  }
+}
+
+function rawPublicKey(privateKey: KeyObject): Uint8Array {
+  const der = createPublicKey(privateKey).export({ format: "der", type: "spki" });
+  return new Uint8Array(der.subarray(der.length - KEY_BYTES));
+}
+
+/** Throws when the FFI or its functions are missing. Packets in the given arena are sealed and opened in place. */
+export function createNativeCrypto(arena: Arena = new Arena(OPENSSL_ARENA_BYTES)): NativeCrypto {
+  const aead = new OpenSslAead(arena);
+  const dhPrivate = new KeyCache("pkcs8", X25519_PRIVATE);
+  const dhPublic = new KeyCache("spki", X25519_PUBLIC);
+  const signPrivate = new KeyCache("pkcs8", ED25519_PRIVATE);
+  const signPublic = new KeyCache("spki", ED25519_PUBLIC);
+  return new NativeCrypto({
+    publicKey: (privateKey) => rawPublicKey(dhPrivate.get(privateKey)),
+    dh(privateKey, publicKey) {
+      const keys = { privateKey: dhPrivate.get(privateKey), publicKey: dhPublic.get(publicKey) };
+      try {
+        return new Uint8Array(diffieHellman(keys));
+      } catch {
+        return undefined; // OpenSSL refuses an all-zero result, and nothing else, of two well-formed keys
+      }
+    },
+    transportAead: (key) => aead.transportAead(key),
+    sealWithNonce: (key, nonce, plaintext, aad) => aead.sealWithNonce(key, nonce, plaintext, aad),
+    openWithNonce: (key, nonce, sealed, aad) => aead.openWithNonce(key, nonce, sealed, aad),
+    signPublicKey: (seed) => rawPublicKey(signPrivate.get(seed)),
+    sign: (seed, message) => new Uint8Array(nodeSign(null, message, signPrivate.get(seed))),
+    verify(publicKey, message, signature) {
+      if (publicKey.length !== KEY_BYTES || signature.length !== SIGNATURE_BYTES) return false;
+      return nodeVerify(null, message, signPublic.get(publicKey), signature);
+    },
+  });
+}
