@@ -110,7 +110,7 @@ describe.each(PROVIDERS)("with the %s provider", (_name, crypto) => {
     expect(consumeResponse(crypto, made.state, initiator, undefined, response)).toBe("LOW_ORDER_POINT");
   });
 
-  test("a forged response leaves the handshake in flight able to take the true one; another preshared key does not", () => {
+  test("a forged response leaves the handshake able to take the true one; another preshared key is refused", () => {
     const { random, initiator, responder, shared, made } = started(3);
     const opened = openInitiationStatic(crypto, responder, made.fields);
     if (typeof opened === "string") throw new Error(opened);
