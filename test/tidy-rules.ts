@@ -54,7 +54,7 @@ const BANNED_NAMES = ["utils", "util", "helpers", "helper", "manager", "common",
 const FILE_LINES_MAX = 600;
 const LINE_CHARACTERS_MAX = 120;
 
-const isCode = (file: SourceFile): boolean => /\.(ts|js|mjs)$/.test(file.path) || /^bin\//.test(file.path);
+const isCode = (file: SourceFile): boolean => /\.(ts|js|mjs)$/.test(file.path) || /^bin\/[^.]+$/.test(file.path);
 const inSrc = (file: SourceFile): boolean => isCode(file) && file.path.startsWith("src/");
 const inTest = (file: SourceFile): boolean => isCode(file) && file.path.startsWith("test/");
 const folderOf = (path: string): string => path.split("/")[1] ?? "";
@@ -260,7 +260,7 @@ export const RULES: readonly Rule[] = [
   each("file names are kebab-case nouns", isCode, checkNames),
   each(
     "each source file opens with a comment",
-    (file) => inSrc(file) || file.path.startsWith("bin/"),
+    (file) => inSrc(file) || (isCode(file) && file.path.startsWith("bin/")),
     (file) =>
       /^(?:#!.*\n)?\/[/*]/.test(file.text) ? [] : [`${file.path}:1: say what it is and where on the path it stands`],
   ),
