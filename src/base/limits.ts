@@ -22,6 +22,10 @@ export const PATH_CONFIRMED_MS = 15 * SECOND_MS; // after that much silence an i
 // Leases on the peer link
 export const LEASE_HELD_PACKETS_MAX = 16; // packets that overtook the lease
 export const LEASE_HELD_MS = 500;
+export const LEASE_RESEND_FIRST_MS = 250; // doubled at each resend
+export const LEASE_RESEND_MAX_MS = 8 * SECOND_MS;
+export const LINK_REPLIES_PER_SECOND_MAX = 10; // acknowledgements and denials, per peer
+export const LOCAL_REPLIES_MAX = 256; // ICMP errors and resets to our own stack, waiting for the turn's end
 
 // Flows
 export const FLOWS_MAX = 262_144; // per engine
