@@ -1,0 +1,60 @@
+// One peer as the engine holds it: its tunnel, its path, its lease, and what it may speak for.
+import type { Address, Endpoint, Prefix } from "../base/address.ts";
+import { LINK_REPLIES_PER_SECOND_MAX } from "../base/limits.ts";
+import { SECOND_MS } from "../base/units.ts";
+import { PeerPath } from "../path/peer-path.ts";
+import type { Tunnel } from "../wireguard/tunnel.ts";
+import type { DesiredPeer } from "./desired-state.ts";
+import { LeaseExchange } from "./lease-exchange.ts";
+import type { RoutedPeer } from "./routes.ts";
+
+export class EnginePeer implements RoutedPeer {
+  readonly session: string;
+  readonly slot: number;
+  readonly publicKey: Uint8Array;
+  readonly kind: "wirebadge" | "stock";
+  readonly path = new PeerPath();
+  readonly lease: LeaseExchange;
+  readonly tunnel: Tunnel;
+  prefixes: readonly Prefix[] = [];
+  linkAddress: Address | undefined;
+  failed = false;
+  #replyTokens = LINK_REPLIES_PER_SECOND_MAX;
+  #replyTokensMs = 0;
+
+  constructor(desired: DesiredPeer, slot: number, tunnel: Tunnel) {
+    this.session = desired.session;
+    this.slot = slot;
+    this.publicKey = desired.publicKey;
+    this.kind = desired.kind;
+    this.lease = new LeaseExchange(desired.session);
+    this.tunnel = tunnel;
+    this.update(desired);
+  }
+
+  update(desired: DesiredPeer): void {
+    this.prefixes = desired.prefixes;
+    this.linkAddress = desired.linkAddress;
+    this.path.setCandidates(desired.endpoints);
+  }
+
+  /** Token bucket over everything that the peer's packets can make us send back on the peer link. */
+  takeReplyToken(nowMs: number): boolean {
+    const refill = ((nowMs - this.#replyTokensMs) / SECOND_MS) * LINK_REPLIES_PER_SECOND_MAX;
+    this.#replyTokens = Math.min(LINK_REPLIES_PER_SECOND_MAX, this.#replyTokens + refill);
+    this.#replyTokensMs = nowMs;
+    if (this.#replyTokens < 1) return false;
+    this.#replyTokens--;
+    return true;
+  }
+}
+
+/** What `status` says of one peer. */
+export interface PeerStatus {
+  readonly session: string;
+  readonly endpoint: Endpoint | undefined;
+  readonly lastHandshakeMs: number | undefined;
+  readonly receivedBytes: number;
+  readonly sentBytes: number;
+  readonly leaseEndMs: number | undefined;
+}

@@ -1,0 +1,299 @@
+// One peer of the network, whole: WireGuard, the two tables, the filter, leases and the peer link, fed with bytes and nowMs. The tour of
+// the packet paths is in inbound.ts and outbound.ts; here they are put together and told what to be.
+import { type Endpoint, hostPrefix, type Prefix } from "../base/address.ts";
+import { toBase64 } from "../base/bytes.ts";
+import { LOCAL_REPLIES_MAX, PEERS_MAX } from "../base/limits.ts";
+import type { Random } from "../base/random.ts";
+import { Ring } from "../base/ring.ts";
+import type { Crypto, KeyPair } from "../crypto/provider.ts";
+import type { DenialRecord, FlowRecord } from "../filter/contract.ts";
+import { Filter } from "../filter/filter.ts";
+import { Device, type DeviceSink, type MessageKind } from "../wireguard/device.ts";
+import type { Tunnel } from "../wireguard/tunnel.ts";
+import { Counters } from "./counters.ts";
+import type { DesiredPeer, DesiredState, LeaseVerifier } from "./desired-state.ts";
+import { EnginePeer, type PeerStatus } from "./engine-peer.ts";
+import { Inbound } from "./inbound.ts";
+import { LinkService } from "./link-service.ts";
+import { Outbound } from "./outbound.ts";
+import type { LinkDenial } from "./peer-link.ts";
+import { PrefixTrie } from "./prefix-trie.ts";
+import { Routes } from "./routes.ts";
+
+export interface EngineSink {
+  /** One outer datagram; the bytes are valid during the call only. */
+  sendDatagram(endpoint: Endpoint, buffer: Uint8Array, offset: number, length: number): void;
+  /** One inner packet for the TUN or the netstack, from `session`; the bytes are valid during the call only. */
+  deliverPacket(session: string, buffer: Uint8Array, offset: number, length: number): void;
+  /** A flow was denied here, at the source or at the destination. */
+  denied(denial: DenialRecord): void;
+  /** The other end denied a flow of ours and said so on the peer link. */
+  deniedByPeer(session: string, denial: LinkDenial): void;
+  flowEnded(flow: FlowRecord): void;
+  /** A tunnel is about to be made: the other end should try our endpoints too. */
+  tunnelWanted(session: string): void;
+  tunnelUp(session: string, nowMs: number): void;
+  /** No answer from any endpoint for REKEY_ATTEMPT_TIME. */
+  tunnelFailed(session: string): void;
+}
+
+export interface EngineOptions {
+  readonly crypto: Crypto;
+  readonly random: Random;
+  readonly keyPair: KeyPair;
+  readonly mode: "badge" | "wg";
+  readonly mtuBytes: number;
+  readonly sink: EngineSink;
+  readonly leases: LeaseVerifier;
+  /** TAI64N of the last initiation ever sent with this key, from the state file. */
+  readonly lastTimestamp?: Uint8Array;
+}
+
+/** What inbound, outbound and the peer link share. */
+export interface EngineParts {
+  readonly device: Device;
+  readonly filter: Filter;
+  readonly routes: Routes<EnginePeer>;
+  readonly peersByTunnel: Map<Tunnel, EnginePeer>;
+  readonly counters: Counters;
+  readonly sink: EngineSink;
+  readonly mode: "badge" | "wg";
+  /** Own addresses and what is served for others. */
+  local: PrefixTrie<true>;
+  /** ICMP errors and resets to our own stack: delivered at the turn's end, never inside its own output call. */
+  readonly localReplies: Ring<Uint8Array>;
+  state: DesiredState;
+}
+
+const EMPTY: Omit<DesiredState, "mode"> = { revision: -1, addresses: [], transit: [], filter: undefined, peers: [] };
+
+export class Engine {
+  readonly #parts: EngineParts;
+  readonly #inbound: Inbound;
+  readonly #outbound: Outbound;
+  readonly #link: LinkService;
+  readonly #peers = new Map<string, EnginePeer>();
+
+  constructor(options: EngineOptions) {
+    const counters = new Counters();
+    const filter = new Filter({ random: options.random });
+    const device = new Device({
+      crypto: options.crypto,
+      random: options.random,
+      keyPair: options.keyPair,
+      mtuBytes: options.mtuBytes,
+      sink: this.#deviceSink(options.sink),
+      ...(options.lastTimestamp === undefined ? {} : { lastTimestamp: options.lastTimestamp }),
+    });
+    this.#parts = {
+      device,
+      filter,
+      routes: new Routes(options.mode),
+      peersByTunnel: new Map(),
+      counters,
+      sink: options.sink,
+      mode: options.mode,
+      local: new PrefixTrie(),
+      localReplies: new Ring(LOCAL_REPLIES_MAX),
+      state: { ...EMPTY, mode: options.mode },
+    };
+    if (options.mode === "wg") filter.allowAll();
+    this.#link = new LinkService(this.#parts, options.leases);
+    this.#inbound = new Inbound(this.#parts, this.#link);
+    this.#outbound = new Outbound(this.#parts);
+  }
+
+  /** Becomes what `state` says, in one turn. A peer that can't be (own key, low-order key) is left out and returned with the reason. */
+  apply(nowMs: number, state: DesiredState): { session: string; reason: string }[] {
+    const { device, filter, routes } = this.#parts;
+    const refused: { session: string; reason: string }[] = [];
+    const wanted = new Map<string, DesiredPeer>();
+    for (const peer of state.peers) {
+      if (wanted.size < PEERS_MAX) wanted.set(peer.session, peer);
+      else refused.push({ session: peer.session, reason: "TOO_MANY_PEERS" });
+    }
+    for (const [session, peer] of this.#peers) {
+      const next = wanted.get(session);
+      if (next === undefined || toBase64(next.publicKey) !== toBase64(peer.publicKey)) this.#remove(peer);
+    }
+    for (const desired of wanted.values()) {
+      const reason = this.#addOrUpdate(desired);
+      if (reason !== undefined) refused.push({ session: desired.session, reason });
+    }
+    this.#parts.state = state;
+    const local = new PrefixTrie<true>();
+    for (const prefix of this.#localPrefixes(state)) local.set(prefix, true);
+    this.#parts.local = local;
+    routes.rebuild(this.#peers.values());
+    if (state.filter !== undefined) {
+      filter.apply(nowMs, state.filter);
+      for (const session of state.filter.revoked) {
+        const peer = this.#peers.get(session);
+        if (peer !== undefined) device.expireSessions(peer.tunnel);
+      }
+    }
+    for (const desired of wanted.values()) {
+      if (desired.leaseEndMs !== undefined) filter.setRemoteLease(desired.session, desired.leaseEndMs);
+    }
+    return refused;
+  }
+
+  /** Our own lease, as the coordinator signed it: shown to every peer with a live tunnel. */
+  setOwnLease(nowMs: number, lease: { bytes: Uint8Array; epoch: number; serial: number; endMs: number }): void {
+    this.#parts.filter.setOwnLease(lease.endMs);
+    this.#link.setOwnLease(nowMs, lease, this.#peers.values());
+  }
+
+  /** Coordinator time − nowMs, from the last authenticated control message. */
+  setCoordinatorOffset(offsetMs: number): void {
+    this.#parts.filter.setCoordinatorOffset(offsetMs);
+  }
+
+  handleDatagram(nowMs: number, from: Endpoint, buffer: Uint8Array, offset: number, length: number): void {
+    this.#inbound.handleDatagram(nowMs, from, buffer, offset, length);
+  }
+
+  /** `buffer` has 32 bytes of room before `offset` and behind the packet; it is sealed in place. */
+  handlePacket(nowMs: number, buffer: Uint8Array, offset: number, length: number): void {
+    this.#outbound.handlePacket(nowMs, buffer, offset, length);
+  }
+
+  /** The coordinator says that this peer is about to make a tunnel to us: try its endpoints at once. */
+  punch(nowMs: number, session: string): void {
+    const peer = this.#peers.get(session);
+    if (peer !== undefined && !peer.tunnel.hasSession(nowMs)) this.#parts.device.startHandshake(nowMs, peer.tunnel);
+  }
+
+  handleTimeout(nowMs: number): void {
+    this.#parts.device.handleTimeout(nowMs);
+    this.#parts.filter.expire(nowMs);
+    this.#link.handleTimeout(nowMs);
+    this.#drainFilter();
+  }
+
+  nextDeadlineMs(): number {
+    const { device, filter } = this.#parts;
+    return Math.min(device.nextDeadlineMs(), filter.nextDeadlineMs(), this.#link.nextDeadlineMs());
+  }
+
+  /** The answers that this turn made for our own stack, one at a time; undefined when there are none left. */
+  takeLocalReply(): Uint8Array | undefined {
+    return this.#parts.localReplies.shift();
+  }
+
+  get filter(): Filter {
+    return this.#parts.filter;
+  }
+
+  /** TAI64N of the last initiation sent, for the state file. */
+  get lastTimestamp(): Uint8Array {
+    return this.#parts.device.lastTimestamp;
+  }
+
+  /** The session that a packet from this inner source would come from. */
+  sessionFor(address: { w0: number; w1: number; w2: number; w3: number }): string | undefined {
+    return this.#parts.routes.peerFor(address.w0, address.w1, address.w2, address.w3)?.session;
+  }
+
+  status(): PeerStatus[] {
+    const rows: PeerStatus[] = [];
+    for (const peer of this.#peers.values()) {
+      rows.push({
+        session: peer.session,
+        endpoint: peer.path.confirmed,
+        lastHandshakeMs: peer.tunnel.lastHandshakeMs,
+        receivedBytes: peer.tunnel.receivedBytes,
+        sentBytes: peer.tunnel.sentBytes,
+        leaseEndMs: peer.lease.remote?.endMs,
+      });
+    }
+    return rows;
+  }
+
+  counters(): Record<string, number> {
+    return { ...this.#parts.device.counters, ...this.#parts.filter.counters, ...this.#parts.counters.values() };
+  }
+
+  #localPrefixes(state: DesiredState): Prefix[] {
+    return [...state.addresses.map(hostPrefix), ...state.transit];
+  }
+
+  #addOrUpdate(desired: DesiredPeer): string | undefined {
+    const { device, filter, peersByTunnel } = this.#parts;
+    const tunnelOptions = {
+      publicKey: desired.publicKey,
+      ...(desired.presharedKey === undefined ? {} : { presharedKey: desired.presharedKey }),
+      ...(desired.persistentKeepaliveMs === undefined ? {} : { persistentKeepaliveMs: desired.persistentKeepaliveMs }),
+    };
+    const known = this.#peers.get(desired.session);
+    if (known !== undefined) {
+      device.updatePeer(known.tunnel, tunnelOptions);
+      known.update(desired);
+      return undefined;
+    }
+    const tunnel = device.addPeer(tunnelOptions);
+    if (typeof tunnel === "string") return tunnel;
+    const peer = new EnginePeer(desired, filter.slot(desired.session), tunnel);
+    this.#peers.set(desired.session, peer);
+    peersByTunnel.set(tunnel, peer);
+    return undefined;
+  }
+
+  #remove(peer: EnginePeer): void {
+    const { device, filter, peersByTunnel } = this.#parts;
+    device.removePeer(peer.tunnel);
+    peersByTunnel.delete(peer.tunnel);
+    peer.lease.reset();
+    this.#peers.delete(peer.session);
+    filter.forgetSession(peer.session);
+  }
+
+  #drainFilter(): void {
+    const { filter, sink } = this.#parts;
+    for (let flow = filter.ended.shift(); flow !== undefined; flow = filter.ended.shift()) sink.flowEnded(flow);
+  }
+
+  #deviceSink(sink: EngineSink): DeviceSink {
+    return {
+      sendDatagram: (nowMs, tunnel, to, kind, buffer, offset, length) => {
+        if (to !== undefined) {
+          sink.sendDatagram(to, buffer, offset, length);
+          return;
+        }
+        const peer = tunnel === undefined ? undefined : this.#parts.peersByTunnel.get(tunnel);
+        if (peer !== undefined) this.#sendToPeer(nowMs, peer, kind, buffer, offset, length);
+      },
+      sessionStarted: (nowMs, tunnel) => {
+        const peer = this.#parts.peersByTunnel.get(tunnel);
+        if (peer === undefined) return;
+        this.#link.showOwnLease(nowMs, peer);
+        if (peer.failed) peer.failed = false;
+        sink.tunnelUp(peer.session, nowMs);
+      },
+      handshakeFailed: (_nowMs, tunnel) => {
+        const peer = this.#parts.peersByTunnel.get(tunnel);
+        if (peer === undefined) return;
+        peer.failed = true;
+        sink.tunnelFailed(peer.session);
+      },
+      endpointChanged: (nowMs, tunnel, endpoint) => {
+        this.#parts.peersByTunnel.get(tunnel)?.path.confirm(nowMs, endpoint);
+      },
+    };
+  }
+
+  #sendToPeer(
+    nowMs: number,
+    peer: EnginePeer,
+    kind: MessageKind,
+    buffer: Uint8Array,
+    offset: number,
+    length: number,
+  ): void {
+    const { sink, counters } = this.#parts;
+    const targets = kind === "initiation" ? peer.path.forInitiation(nowMs) : peer.path.forData();
+    if (targets.length === 0) counters.add("outbound-no-endpoint");
+    for (const endpoint of targets) sink.sendDatagram(endpoint, buffer, offset, length);
+    if (kind === "initiation" && !peer.tunnel.hasSession(nowMs)) sink.tunnelWanted(peer.session);
+  }
+}

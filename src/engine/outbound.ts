@@ -1,0 +1,51 @@
+// The outbound path, in the order a packet walks it:
+//   1 packet → 2 peer by longest prefix → 3 filter → 4 session, or stage and start a handshake → 5 seal (wireguard/device.ts)
+//   → 6 best path (path/) → 7 socket.
+// The filter here is for fast, explained answers; the boundary that counts is the destination's.
+import { buildIcmpProhibited, buildTcpReset } from "../wire/answer.ts";
+import { decodePacket, PACKET_OK, PacketInfo, PROTOCOL_TCP, PROTOCOL_UDP } from "../wire/packet.ts";
+import type { EngineParts } from "./engine.ts";
+import { PEER_LINK_PORT } from "./peer-link.ts";
+
+export class Outbound {
+  readonly #parts: EngineParts;
+  readonly #info = new PacketInfo();
+
+  constructor(parts: EngineParts) {
+    this.#parts = parts;
+  }
+
+  handlePacket(nowMs: number, buffer: Uint8Array, offset: number, length: number): void {
+    const { counters, device, filter, routes } = this.#parts;
+    const info = this.#info;
+    const drop = decodePacket(buffer, offset, length, info); // 1
+    if (drop !== PACKET_OK) return counters.add(`outbound-${drop}`);
+    if (info.protocol === PROTOCOL_UDP && (info.sourcePort === PEER_LINK_PORT || info.destinationPort === PEER_LINK_PORT)) {
+      return counters.add("outbound-reserved-port");
+    }
+    const peer = routes.peerFor(info.destination0, info.destination1, info.destination2, info.destination3); // 2
+    if (peer === undefined) {
+      counters.add("outbound-no-route");
+      this.#answer(buffer, offset);
+      return;
+    }
+    const verdict = filter.judgeOutbound(nowMs, peer.slot, info, info.totalBytes); // 3
+    if (!verdict.allowed) {
+      counters.add(`outbound-denied-${verdict.reason}`);
+      const denial = filter.takeDenial();
+      this.#answer(buffer, offset);
+      if (denial !== undefined) this.#parts.sink.denied(denial);
+      return;
+    }
+    device.send(nowMs, peer.tunnel, buffer, offset, info.totalBytes); // 4–7
+  }
+
+  #answer(buffer: Uint8Array, offset: number): void {
+    const { counters, localReplies } = this.#parts;
+    const reply = new Uint8Array(2048);
+    const build = this.#info.protocol === PROTOCOL_TCP ? buildTcpReset : buildIcmpProhibited;
+    const length = build(reply, 0, buffer, offset, this.#info);
+    if (length === 0) counters.add("outbound-denied-unanswered");
+    else if (!localReplies.push(reply.subarray(0, length))) counters.add("outbound-reply-queue-full");
+  }
+}

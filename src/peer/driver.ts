@@ -1,0 +1,93 @@
+// The loop driver: engine, userspace stack and UDP port in one libuv thread. A turn is one input and all that follows from it; at its
+// end the answers made for our own stack are delivered and the one timer is armed for the next deadline.
+import type { Endpoint } from "../base/address.ts";
+import { assert } from "../base/assert.ts";
+import type { Engine, EngineSink } from "../engine/engine.ts";
+import { type Clock, DeadlineTimer } from "../io/clock.ts";
+import type { UdpPort } from "../io/udp.ts";
+import type { Netstack } from "../netstack/contract.ts";
+import type { Turns } from "./turns.ts";
+
+const LOCAL_REPLIES_A_TURN_MAX = 4_096; // an answer that makes answers would spin the turn: a bug of ours
+
+export interface DriverParts {
+  readonly engine: Engine;
+  readonly stack: Netstack;
+  readonly udp: UdpPort;
+}
+
+/** `attach` once the parts, which need the driver's `engineSink` and `stackOutput`, have been made. */
+export class LoopDriver implements Turns {
+  readonly #clock: Clock;
+  readonly #timer: DeadlineTimer;
+  #parts: DriverParts | undefined;
+  #depth = 0;
+  #nowMs: number;
+  #stopped = false;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+    this.#nowMs = clock.nowMs();
+    this.#timer = new DeadlineTimer(clock, () => this.#onTimer());
+  }
+
+  attach(parts: DriverParts): void {
+    this.#parts = parts;
+  }
+
+  nowMs(): number {
+    return this.#clock.nowMs();
+  }
+
+  /** Runs `work` in a turn; inside a running turn it joins that one. */
+  turn<T>(work: (nowMs: number) => T): T {
+    if (this.#depth > 0) return work(this.#nowMs);
+    this.#nowMs = this.#clock.nowMs();
+    this.#depth++;
+    try {
+      return work(this.#nowMs);
+    } finally {
+      this.#settle();
+      this.#depth--;
+    }
+  }
+
+  /** The part of the engine's sink that moves bytes. */
+  readonly engineSink: Pick<EngineSink, "sendDatagram" | "deliverPacket"> = {
+    sendDatagram: (endpoint, buffer, offset, length) => this.#parts?.udp.send(endpoint, buffer, offset, length),
+    deliverPacket: (_session, buffer, offset, length) =>
+      this.#parts?.stack.handlePacket(this.#nowMs, buffer, offset, length),
+  };
+
+  readonly stackOutput = (nowMs: number, buffer: Uint8Array, offset: number, length: number): void => {
+    this.#parts?.engine.handlePacket(nowMs, buffer, offset, length);
+  };
+
+  readonly onDatagram = (from: Endpoint, bytes: Uint8Array): void => {
+    if (this.#stopped) return;
+    this.turn((nowMs) => this.#parts?.engine.handleDatagram(nowMs, from, bytes, 0, bytes.length));
+  };
+
+  stop(): void {
+    this.#stopped = true;
+    this.#timer.stop();
+  }
+
+  #onTimer(): void {
+    this.turn((nowMs) => {
+      this.#parts?.engine.handleTimeout(nowMs);
+      this.#parts?.stack.handleTimeout(nowMs);
+    });
+  }
+
+  #settle(): void {
+    const parts = this.#parts;
+    if (parts === undefined || this.#stopped) return;
+    let count = 0;
+    for (let reply = parts.engine.takeLocalReply(); reply !== undefined; reply = parts.engine.takeLocalReply()) {
+      assert(++count <= LOCAL_REPLIES_A_TURN_MAX, "local replies end");
+      parts.stack.handlePacket(this.#nowMs, reply, 0, reply.length);
+    }
+    this.#timer.armAt(Math.min(parts.engine.nextDeadlineMs(), parts.stack.nextDeadlineMs()));
+  }
+}
