@@ -21,6 +21,8 @@ export interface DesiredPeer {
 }
 
 export interface DesiredState {
+  /** Of the signed netmap: leases of another epoch are refused. */
+  readonly epoch: number;
   readonly revision: number;
   /** "badge": a coordinator's rules, each peer's own set of sources. "wg": one trie, everything in the file is allowed. */
   readonly mode: "badge" | "wg";

@@ -65,7 +65,7 @@ export interface EngineParts {
   state: DesiredState;
 }
 
-const EMPTY: Omit<DesiredState, "mode"> = { revision: -1, addresses: [], transit: [], filter: undefined, peers: [] };
+const EMPTY: Omit<DesiredState, "mode"> = { epoch: 0, revision: -1, addresses: [], transit: [], filter: undefined, peers: [] };
 
 export class Engine {
   readonly #parts: EngineParts;

@@ -4,7 +4,7 @@ import { LEASE_HELD_MS, LEASE_HELD_PACKETS_MAX, LEASE_RESEND_FIRST_MS, LEASE_RES
 import { Ring } from "../base/ring.ts";
 import type { VerifiedLease } from "./desired-state.ts";
 
-export type LeaseAnswer = "accepted" | "known" | "older" | "other-session" | "unverified";
+export type LeaseAnswer = "accepted" | "known" | "older" | "other-epoch" | "other-session" | "unverified";
 
 export class LeaseExchange {
   readonly #session: string;
@@ -25,14 +25,18 @@ export class LeaseExchange {
     return this.#remote;
   }
 
-  /** A lower (epoch, serial) is refused; the same again is acknowledged again, its acknowledgement was lost. */
-  accept(lease: VerifiedLease | undefined): LeaseAnswer {
+  /**
+   * `epoch` is the one that the signed netmap names. A lower serial of it is refused; the same again is acknowledged again, its
+   * acknowledgement was lost.
+   */
+  accept(lease: VerifiedLease | undefined, epoch: number): LeaseAnswer {
     if (lease === undefined) return "unverified";
     if (lease.session !== this.#session) return "other-session";
+    if (lease.epoch !== epoch) return "other-epoch";
     const known = this.#remote;
-    if (known !== undefined) {
-      if (lease.epoch < known.epoch || (lease.epoch === known.epoch && lease.serial < known.serial)) return "older";
-      if (lease.epoch === known.epoch && lease.serial === known.serial) return "known";
+    if (known !== undefined && known.epoch === epoch) {
+      if (lease.serial < known.serial) return "older";
+      if (lease.serial === known.serial) return "known";
     }
     this.#remote = lease;
     return "accepted";

@@ -100,7 +100,7 @@ export class LinkService {
   #handleLease(nowMs: number, peer: EnginePeer, bytes: Uint8Array): boolean {
     const { counters, filter } = this.#parts;
     const lease = this.#leases.verify(bytes);
-    const answer = peer.lease.accept(lease);
+    const answer = peer.lease.accept(lease, this.#parts.state.epoch);
     if (lease === undefined || (answer !== "accepted" && answer !== "known")) {
       counters.add(`link-lease-${answer}`);
       return false;

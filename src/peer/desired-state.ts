@@ -47,6 +47,7 @@ function transitPrefixes(view: NetmapView): Prefix[] {
 
 export function desiredStateOf(view: NetmapView): DesiredState {
   return {
+    epoch: view.epoch,
     revision: view.revision,
     mode: "badge",
     addresses: view.self.addresses.map(parseAddress).filter(defined),
