@@ -1,5 +1,6 @@
 // One peer as the engine holds it: its tunnel, its path, its lease, and what it may speak for.
 import type { Address, Endpoint, Prefix } from "../base/address.ts";
+import { assert } from "../base/assert.ts";
 import { LINK_REPLIES_PER_SECOND_MAX } from "../base/limits.ts";
 import { SECOND_MS } from "../base/units.ts";
 import { PeerPath } from "../path/peer-path.ts";
@@ -15,21 +16,29 @@ export class EnginePeer implements RoutedPeer {
   readonly kind: "wirebadge" | "stock";
   readonly path = new PeerPath();
   readonly lease: LeaseExchange;
-  readonly tunnel: Tunnel;
+  #tunnel: Tunnel<EnginePeer> | undefined;
   prefixes: readonly Prefix[] = [];
   linkAddress: Address | undefined;
   failed = false;
   #replyTokens = LINK_REPLIES_PER_SECOND_MAX;
   #replyTokensMs = 0;
 
-  constructor(desired: DesiredPeer, slot: number, tunnel: Tunnel) {
+  constructor(desired: DesiredPeer, slot: number) {
     this.session = desired.session;
     this.slot = slot;
     this.publicKey = desired.publicKey;
     this.kind = desired.kind;
     this.lease = new LeaseExchange(desired.session);
-    this.tunnel = tunnel;
     this.update(desired);
+  }
+
+  get tunnel(): Tunnel<EnginePeer> {
+    assert(this.#tunnel !== undefined, "a peer has its tunnel from the moment it is in the tables");
+    return this.#tunnel;
+  }
+
+  set tunnel(tunnel: Tunnel<EnginePeer>) {
+    this.#tunnel = tunnel;
   }
 
   update(desired: DesiredPeer): void {

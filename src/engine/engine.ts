@@ -8,8 +8,8 @@ import { Ring } from "../base/ring.ts";
 import type { Crypto, KeyPair } from "../crypto/provider.ts";
 import type { DenialRecord, FlowRecord } from "../filter/contract.ts";
 import { Filter } from "../filter/filter.ts";
-import { Device, type DeviceSink, type MessageKind } from "../wireguard/device.ts";
-import type { Tunnel } from "../wireguard/tunnel.ts";
+import { Device } from "../wireguard/device.ts";
+import type { DeviceSink, MessageKind } from "../wireguard/tunnel.ts";
 import { Counters } from "./counters.ts";
 import type { DesiredPeer, DesiredState, LeaseVerifier } from "./desired-state.ts";
 import { EnginePeer, type PeerStatus } from "./engine-peer.ts";
@@ -51,10 +51,9 @@ export interface EngineOptions {
 
 /** What inbound, outbound and the peer link share. */
 export interface EngineParts {
-  readonly device: Device;
+  readonly device: Device<EnginePeer>;
   readonly filter: Filter;
   readonly routes: Routes<EnginePeer>;
-  readonly peersByTunnel: Map<Tunnel, EnginePeer>;
   readonly counters: Counters;
   readonly sink: EngineSink;
   readonly mode: "badge" | "wg";
@@ -65,7 +64,14 @@ export interface EngineParts {
   state: DesiredState;
 }
 
-const EMPTY: Omit<DesiredState, "mode"> = { epoch: 0, revision: -1, addresses: [], transit: [], filter: undefined, peers: [] };
+const EMPTY: Omit<DesiredState, "mode"> = {
+  epoch: 0,
+  revision: -1,
+  addresses: [],
+  transit: [],
+  filter: undefined,
+  peers: [],
+};
 
 export class Engine {
   readonly #parts: EngineParts;
@@ -77,7 +83,7 @@ export class Engine {
   constructor(options: EngineOptions) {
     const counters = new Counters();
     const filter = new Filter({ random: options.random });
-    const device = new Device({
+    const device = new Device<EnginePeer>({
       crypto: options.crypto,
       random: options.random,
       keyPair: options.keyPair,
@@ -89,7 +95,6 @@ export class Engine {
       device,
       filter,
       routes: new Routes(options.mode),
-      peersByTunnel: new Map(),
       counters,
       sink: options.sink,
       mode: options.mode,
@@ -117,7 +122,7 @@ export class Engine {
       if (next === undefined || toBase64(next.publicKey) !== toBase64(peer.publicKey)) this.#remove(peer);
     }
     for (const desired of wanted.values()) {
-      const reason = this.#addOrUpdate(desired);
+      const reason = this.#addOrUpdate(nowMs, desired);
       if (reason !== undefined) refused.push({ session: desired.session, reason });
     }
     this.#parts.state = state;
@@ -186,7 +191,7 @@ export class Engine {
   }
 
   /** TAI64N of the last initiation sent, for the state file. */
-  get lastTimestamp(): Uint8Array {
+  get lastTimestamp(): Uint8Array | undefined {
     return this.#parts.device.lastTimestamp;
   }
 
@@ -202,8 +207,8 @@ export class Engine {
         session: peer.session,
         endpoint: peer.path.confirmed,
         lastHandshakeMs: peer.tunnel.lastHandshakeMs,
-        receivedBytes: peer.tunnel.receivedBytes,
-        sentBytes: peer.tunnel.sentBytes,
+        receivedBytes: peer.tunnel.bytesIn,
+        sentBytes: peer.tunnel.bytesOut,
         leaseEndMs: peer.lease.remote?.endMs,
       });
     }
@@ -218,31 +223,32 @@ export class Engine {
     return [...state.addresses.map(hostPrefix), ...state.transit];
   }
 
-  #addOrUpdate(desired: DesiredPeer): string | undefined {
-    const { device, filter, peersByTunnel } = this.#parts;
-    const tunnelOptions = {
-      publicKey: desired.publicKey,
-      ...(desired.presharedKey === undefined ? {} : { presharedKey: desired.presharedKey }),
-      ...(desired.persistentKeepaliveMs === undefined ? {} : { persistentKeepaliveMs: desired.persistentKeepaliveMs }),
-    };
+  #addOrUpdate(nowMs: number, desired: DesiredPeer): string | undefined {
+    const { device, filter } = this.#parts;
+    const { presharedKey, persistentKeepaliveMs } = desired;
     const known = this.#peers.get(desired.session);
     if (known !== undefined) {
-      device.updatePeer(known.tunnel, tunnelOptions);
+      device.updatePeer(nowMs, known.tunnel, { presharedKey, persistentKeepaliveMs });
       known.update(desired);
       return undefined;
     }
-    const tunnel = device.addPeer(tunnelOptions);
+    const peer = new EnginePeer(desired, filter.slot(desired.session));
+    const tunnel = device.addPeer(nowMs, {
+      owner: peer,
+      publicKey: desired.publicKey,
+      ...(presharedKey === undefined ? {} : { presharedKey }),
+    });
     if (typeof tunnel === "string") return tunnel;
-    const peer = new EnginePeer(desired, filter.slot(desired.session), tunnel);
+    peer.tunnel = tunnel;
     this.#peers.set(desired.session, peer);
-    peersByTunnel.set(tunnel, peer);
+    // A persistent keepalive begins a handshake: only now is there a path for it.
+    device.updatePeer(nowMs, tunnel, { persistentKeepaliveMs });
     return undefined;
   }
 
   #remove(peer: EnginePeer): void {
-    const { device, filter, peersByTunnel } = this.#parts;
-    device.removePeer(peer.tunnel);
-    peersByTunnel.delete(peer.tunnel);
+    const { device, filter } = this.#parts;
+    device.removePeer(peer.publicKey);
     peer.lease.reset();
     this.#peers.delete(peer.session);
     filter.forgetSession(peer.session);
@@ -253,32 +259,22 @@ export class Engine {
     for (let flow = filter.ended.shift(); flow !== undefined; flow = filter.ended.shift()) sink.flowEnded(flow);
   }
 
-  #deviceSink(sink: EngineSink): DeviceSink {
+  #deviceSink(sink: EngineSink): DeviceSink<EnginePeer> {
     return {
       sendDatagram: (nowMs, tunnel, to, kind, buffer, offset, length) => {
-        if (to !== undefined) {
-          sink.sendDatagram(to, buffer, offset, length);
-          return;
-        }
-        const peer = tunnel === undefined ? undefined : this.#parts.peersByTunnel.get(tunnel);
-        if (peer !== undefined) this.#sendToPeer(nowMs, peer, kind, buffer, offset, length);
+        if (to !== undefined) sink.sendDatagram(to, buffer, offset, length);
+        else if (tunnel !== undefined) this.#sendToPeer(nowMs, tunnel.owner, kind, buffer, offset, length);
       },
       sessionStarted: (nowMs, tunnel) => {
-        const peer = this.#parts.peersByTunnel.get(tunnel);
-        if (peer === undefined) return;
-        this.#link.showOwnLease(nowMs, peer);
-        if (peer.failed) peer.failed = false;
-        sink.tunnelUp(peer.session, nowMs);
+        tunnel.owner.failed = false;
+        this.#link.showOwnLease(nowMs, tunnel.owner);
+        sink.tunnelUp(tunnel.owner.session, nowMs);
       },
       handshakeFailed: (_nowMs, tunnel) => {
-        const peer = this.#parts.peersByTunnel.get(tunnel);
-        if (peer === undefined) return;
-        peer.failed = true;
-        sink.tunnelFailed(peer.session);
+        tunnel.owner.failed = true;
+        sink.tunnelFailed(tunnel.owner.session);
       },
-      endpointChanged: (nowMs, tunnel, endpoint) => {
-        this.#parts.peersByTunnel.get(tunnel)?.path.confirm(nowMs, endpoint);
-      },
+      endpointChanged: (nowMs, tunnel, endpoint) => tunnel.owner.path.confirm(nowMs, endpoint),
     };
   }
 

@@ -4,7 +4,7 @@
 // Every exit is a named counter; nothing here throws for what the network sent.
 import type { Endpoint } from "../base/address.ts";
 import { buildIcmpProhibited, buildTcpReset } from "../wire/answer.ts";
-import { decodePacket, PACKET_OK, PacketInfo, PROTOCOL_TCP, PROTOCOL_UDP } from "../wire/packet.ts";
+import { decodePacket, PacketInfo, PROTOCOL_TCP, PROTOCOL_UDP } from "../wire/packet.ts";
 import type { EngineParts } from "./engine.ts";
 import type { EnginePeer } from "./engine-peer.ts";
 import type { LinkService } from "./link-service.ts";
@@ -25,12 +25,11 @@ export class Inbound {
   }
 
   handleDatagram(nowMs: number, from: Endpoint, buffer: Uint8Array, offset: number, length: number): void {
-    const { device, peersByTunnel } = this.#parts;
-    const received = device.receive(nowMs, from, buffer, offset, length); // 1–4
-    if (received.kind !== "DATA") return;
-    const peer = peersByTunnel.get(received.tunnel);
+    const received = this.#parts.device.receive(nowMs, from, buffer, offset, length); // 1–4
+    const peer = received.tunnel?.owner;
     if (peer === undefined) return;
     peer.path.confirm(nowMs, from);
+    if (received.kind !== "DATA") return;
     this.#handlePacket(nowMs, peer, buffer, received.offset, received.length);
   }
 
@@ -38,7 +37,7 @@ export class Inbound {
     const { counters, filter, routes, sink } = this.#parts;
     const info = this.#info;
     const drop = decodePacket(buffer, offset, length, info);
-    if (drop !== PACKET_OK) return counters.add(`inbound-${drop}`);
+    if (drop !== undefined) return counters.add(`inbound-${drop}`);
     if (!routes.maySpeakFor(peer, info.source0, info.source1, info.source2, info.source3)) {
       return counters.add("inbound-source-not-allowed"); // 5
     }
@@ -59,7 +58,9 @@ export class Inbound {
   }
 
   #isPeerLink(info: PacketInfo): boolean {
-    return info.protocol === PROTOCOL_UDP && (info.destinationPort === PEER_LINK_PORT || info.sourcePort === PEER_LINK_PORT);
+    return (
+      info.protocol === PROTOCOL_UDP && (info.destinationPort === PEER_LINK_PORT || info.sourcePort === PEER_LINK_PORT)
+    );
   }
 
   #isLocal(info: PacketInfo): boolean {
@@ -70,8 +71,20 @@ export class Inbound {
   #handleLink(nowMs: number, peer: EnginePeer, buffer: Uint8Array, offset: number): void {
     const info = this.#info;
     const { addresses } = this.#parts.state;
-    const ours = addresses.some((a) => a.w3 === info.destination3 && a.w2 === info.destination2 && a.w1 === info.destination1 && a.w0 === info.destination0);
-    if (!ours || info.version !== 6 || info.isFragment || info.destinationPort !== PEER_LINK_PORT || info.sourcePort !== PEER_LINK_PORT) {
+    const ours = addresses.some(
+      (a) =>
+        a.w3 === info.destination3 &&
+        a.w2 === info.destination2 &&
+        a.w1 === info.destination1 &&
+        a.w0 === info.destination0,
+    );
+    if (
+      !ours ||
+      info.version !== 6 ||
+      info.isFragment ||
+      info.destinationPort !== PEER_LINK_PORT ||
+      info.sourcePort !== PEER_LINK_PORT
+    ) {
       return this.#parts.counters.add("link-misdirected");
     }
     const payload = buffer.subarray(offset + info.transportOffset + 8, offset + info.totalBytes);
@@ -89,7 +102,8 @@ export class Inbound {
     const build = info.protocol === PROTOCOL_TCP ? buildTcpReset : buildIcmpProhibited;
     const length = build(this.#answer, HEADROOM_BYTES, buffer, offset, info);
     this.#link.tellDenial(nowMs, peer, denial, sourcePort); // ahead of the reset: the reason is there when the socket fails
-    if (length > 0 && filter.ownLeaseHolds(nowMs)) device.send(nowMs, peer.tunnel, this.#answer, HEADROOM_BYTES, length);
+    if (length > 0 && filter.ownLeaseHolds(nowMs))
+      device.send(nowMs, peer.tunnel, this.#answer, HEADROOM_BYTES, length);
     else counters.add("inbound-denied-unanswered");
     sink.denied(denial);
   }

@@ -51,7 +51,8 @@ export class LeaseExchange {
   }
 
   acknowledged(epoch: number, serial: number): void {
-    if (this.#unacknowledged?.epoch === epoch && this.#unacknowledged.serial === serial) this.#unacknowledged = undefined;
+    if (this.#unacknowledged?.epoch === epoch && this.#unacknowledged.serial === serial)
+      this.#unacknowledged = undefined;
   }
 
   /** The tunnel is gone: nothing to resend, nothing to hold. */

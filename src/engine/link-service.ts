@@ -130,13 +130,39 @@ function isMapped(address: Address): boolean {
 
 function writeLinkPacket(buffer: Uint8Array, at: number, from: Address, to: Address, payload: Uint8Array): void {
   const udpBytes = 8 + payload.length;
-  writeIpHeader(buffer, at, 6, udpBytes, PROTOCOL_UDP, from.w0, from.w1, from.w2, from.w3, to.w0, to.w1, to.w2, to.w3, 0);
+  writeIpHeader(
+    buffer,
+    at,
+    6,
+    udpBytes,
+    PROTOCOL_UDP,
+    from.w0,
+    from.w1,
+    from.w2,
+    from.w3,
+    to.w0,
+    to.w1,
+    to.w2,
+    to.w3,
+    0,
+  );
   const udp = at + 40;
   writeU16(buffer, udp, PEER_LINK_PORT);
   writeU16(buffer, udp + 2, PEER_LINK_PORT);
   writeU16(buffer, udp + 4, udpBytes);
   buffer.set(payload, udp + 8);
-  const pseudo = sumPseudoHeader(from.w0, from.w1, from.w2, from.w3, to.w0, to.w1, to.w2, to.w3, PROTOCOL_UDP, udpBytes);
+  const pseudo = sumPseudoHeader(
+    from.w0,
+    from.w1,
+    from.w2,
+    from.w3,
+    to.w0,
+    to.w1,
+    to.w2,
+    to.w3,
+    PROTOCOL_UDP,
+    udpBytes,
+  );
   const checksum = foldChecksum(sumBytes(buffer, udp, udpBytes, pseudo));
   writeU16(buffer, udp + 6, checksum === 0 ? 0xffff : checksum); // RFC 8200 §8.1
 }

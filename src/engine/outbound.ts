@@ -3,7 +3,7 @@
 //   → 6 best path (path/) → 7 socket.
 // The filter here is for fast, explained answers; the boundary that counts is the destination's.
 import { buildIcmpProhibited, buildTcpReset } from "../wire/answer.ts";
-import { decodePacket, PACKET_OK, PacketInfo, PROTOCOL_TCP, PROTOCOL_UDP } from "../wire/packet.ts";
+import { decodePacket, PacketInfo, PROTOCOL_TCP, PROTOCOL_UDP } from "../wire/packet.ts";
 import type { EngineParts } from "./engine.ts";
 import { PEER_LINK_PORT } from "./peer-link.ts";
 
@@ -19,8 +19,11 @@ export class Outbound {
     const { counters, device, filter, routes } = this.#parts;
     const info = this.#info;
     const drop = decodePacket(buffer, offset, length, info); // 1
-    if (drop !== PACKET_OK) return counters.add(`outbound-${drop}`);
-    if (info.protocol === PROTOCOL_UDP && (info.sourcePort === PEER_LINK_PORT || info.destinationPort === PEER_LINK_PORT)) {
+    if (drop !== undefined) return counters.add(`outbound-${drop}`);
+    if (
+      info.protocol === PROTOCOL_UDP &&
+      (info.sourcePort === PEER_LINK_PORT || info.destinationPort === PEER_LINK_PORT)
+    ) {
       return counters.add("outbound-reserved-port");
     }
     const peer = routes.peerFor(info.destination0, info.destination1, info.destination2, info.destination3); // 2

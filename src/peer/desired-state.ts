@@ -1,5 +1,5 @@
 // Turns a checked netmap into what the engine is told to be.
-import { hostPrefix, parseAddress, parseEndpoint, parsePrefix, type Prefix } from "../base/address.ts";
+import { hostPrefix, type Prefix, parseAddress, parseEndpoint, parsePrefix } from "../base/address.ts";
 import { fromBase64 } from "../base/bytes.ts";
 import type { AddressRuleEntry, HostRuleEntry, NetmapView, PeerEntry } from "../control/netmap.ts";
 import type { DesiredPeer, DesiredState } from "../engine/desired-state.ts";
@@ -40,7 +40,10 @@ function desiredPeer(entry: PeerEntry): DesiredPeer | undefined {
 
 /** What this peer ends flows for besides its own addresses: its services' overlay addresses and its accepted CIDR routes. */
 function transitPrefixes(view: NetmapView): Prefix[] {
-  const services = view.serves.map((serve) => parseAddress(serve.address)).filter(defined).map(hostPrefix);
+  const services = view.serves
+    .map((serve) => parseAddress(serve.address))
+    .filter(defined)
+    .map(hostPrefix);
   const routes = view.routes.map((route) => parsePrefix(route.destination)).filter(defined);
   return [...services, ...routes];
 }

@@ -3,8 +3,8 @@
 import { lookup } from "node:dns/promises";
 import { networkInterfaces } from "node:os";
 import { clearInterval, clearTimeout, setInterval, setTimeout } from "node:timers";
-import { type Address, type Endpoint, formatEndpoint, isV4, parseAddress, prefixContains } from "../base/address.ts";
 import type { Prefix } from "../base/address.ts";
+import { type Address, type Endpoint, formatEndpoint, isV4, parseAddress, prefixContains } from "../base/address.ts";
 import { LOCAL_ENDPOINTS_MAX, PROBE_INTERVAL_MS, PROBE_RETRY_MS } from "../base/limits.ts";
 import { encodeProbe, openProbeAnswer, type ProbeKey } from "../control/probe.ts";
 import type { Crypto } from "../crypto/provider.ts";
