@@ -1,0 +1,34 @@
+import { expect, test } from "vitest";
+import { makeV4, parseEndpoint } from "../../src/base/address.ts";
+import { PATH_CANDIDATES_MAX, PATH_CONFIRMED_MS } from "../../src/base/limits.ts";
+import { PeerPath } from "../../src/path/peer-path.ts";
+
+const lan = parseEndpoint("192.168.1.2:51820")!;
+const wan = parseEndpoint("203.0.113.9:40000")!;
+const roamed = parseEndpoint("198.51.100.7:1234")!;
+
+test("with nothing confirmed an initiation goes to every candidate, data to the first", () => {
+  const path = new PeerPath();
+  expect(path.forData()).toEqual([]);
+  expect(path.forInitiation(0)).toEqual([]);
+  path.setCandidates([lan, wan, lan]);
+  expect(path.forInitiation(0)).toEqual([lan, wan]);
+  expect(path.forData()).toEqual([lan]);
+});
+
+test("a confirmed endpoint is used alone while fresh; after silence every candidate is tried again beside it", () => {
+  const path = new PeerPath();
+  path.setCandidates([lan, wan]);
+  path.confirm(1000, roamed);
+  expect(path.forData()).toEqual([roamed]);
+  expect(path.forInitiation(1000 + PATH_CONFIRMED_MS - 1)).toEqual([roamed]);
+  expect(path.forInitiation(1000 + PATH_CONFIRMED_MS)).toEqual([roamed, lan, wan]);
+  path.confirm(2000, wan);
+  expect(path.forInitiation(2000 + PATH_CONFIRMED_MS)).toEqual([wan, lan]);
+});
+
+test("candidates over the limit are left out", () => {
+  const path = new PeerPath();
+  path.setCandidates(Array.from({ length: PATH_CANDIDATES_MAX + 1 }, (_, i) => ({ address: makeV4(i + 1), port: 1 })));
+  expect(path.candidates.length).toBe(PATH_CANDIDATES_MAX);
+});
