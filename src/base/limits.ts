@@ -26,6 +26,7 @@ export const PROBE_RETRY_MS = 1 * SECOND_MS; // until the first answer
 // Leases on the peer link
 export const LEASE_HELD_PACKETS_MAX = 16; // packets that overtook the lease
 export const LEASE_HELD_MS = 500;
+export const LEASE_SHOWN_WITHIN_MS = 5 * SECOND_MS; // of a new session; then nothing goes to a peer without one
 export const LEASE_RESEND_FIRST_MS = 250; // doubled at each resend
 export const LEASE_RESEND_MAX_MS = 8 * SECOND_MS;
 export const LINK_REPLIES_PER_SECOND_MAX = 10; // acknowledgements and denials, per peer

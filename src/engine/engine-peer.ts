@@ -20,6 +20,8 @@ export class EnginePeer implements RoutedPeer {
   prefixes: readonly Prefix[] = [];
   linkAddress: Address | undefined;
   failed = false;
+  /** Of the newest session of its tunnel. */
+  sessionStartedMs = Number.NEGATIVE_INFINITY;
   #replyTokens = LINK_REPLIES_PER_SECOND_MAX;
   #replyTokensMs = 0;
 

@@ -61,6 +61,10 @@ export interface EngineParts {
   local: PrefixTrie<true>;
   /** ICMP errors and resets to our own stack: delivered at the turn's end, never inside its own output call. */
   readonly localReplies: Ring<Uint8Array>;
+  /** Flows that ended in this turn, at most FLOWS_MAX: told at its end, when nothing of the filter is running. */
+  endedFlows: FlowRecord[];
+  /** The record that the last judgement made, if it made one; taken by whoever judged. */
+  denial: DenialRecord | undefined;
   state: DesiredState;
 }
 
@@ -82,7 +86,15 @@ export class Engine {
 
   constructor(options: EngineOptions) {
     const counters = new Counters();
-    const filter = new Filter({ random: options.random });
+    const filter = new Filter({
+      random: options.random,
+      sink: {
+        denied: (record) => {
+          this.#parts.denial = record;
+        },
+        flowEnded: (record) => this.#parts.endedFlows.push(record),
+      },
+    });
     const device = new Device<EnginePeer>({
       crypto: options.crypto,
       random: options.random,
@@ -100,6 +112,8 @@ export class Engine {
       mode: options.mode,
       local: new PrefixTrie(),
       localReplies: new Ring(LOCAL_REPLIES_MAX),
+      endedFlows: [],
+      denial: undefined,
       state: { ...EMPTY, mode: options.mode },
     };
     if (options.mode === "wg") filter.allowAll();
@@ -137,8 +151,9 @@ export class Engine {
         if (peer !== undefined) device.expireSessions(peer.tunnel);
       }
     }
-    for (const desired of wanted.values()) {
-      if (desired.leaseEndMs !== undefined) filter.setRemoteLease(desired.session, desired.leaseEndMs);
+    for (const peer of this.#peers.values()) {
+      const { leaseEndMs } = wanted.get(peer.session) ?? {};
+      if (leaseEndMs !== undefined) filter.setRemoteLease(peer.slot, leaseEndMs);
     }
     return refused;
   }
@@ -173,7 +188,15 @@ export class Engine {
     this.#parts.device.handleTimeout(nowMs);
     this.#parts.filter.expire(nowMs);
     this.#link.handleTimeout(nowMs);
-    this.#drainFilter();
+  }
+
+  /** At the turn's end: tells of the flows that ended in it. Telling may end more; the caller's turn goes on until none is left. */
+  settle(): boolean {
+    const { endedFlows, sink } = this.#parts;
+    if (endedFlows.length === 0) return false;
+    this.#parts.endedFlows = [];
+    for (const flow of endedFlows) sink.flowEnded(flow);
+    return true;
   }
 
   nextDeadlineMs(): number {
@@ -216,7 +239,15 @@ export class Engine {
   }
 
   counters(): Record<string, number> {
-    return { ...this.#parts.device.counters, ...this.#parts.filter.counters, ...this.#parts.counters.values() };
+    const { device, filter, counters } = this.#parts;
+    const all: Record<string, number> = { ...counters.values() };
+    for (const [name, count] of Object.entries(device.counters)) if (count > 0) all[`wireguard-${name}`] = count;
+    for (const direction of ["inbound", "outbound"] as const) {
+      for (const [name, count] of Object.entries(filter.counters[direction])) {
+        if (count > 0) all[`filter-${direction}-${name}`] = count;
+      }
+    }
+    return all;
   }
 
   #localPrefixes(state: DesiredState): Prefix[] {
@@ -254,11 +285,6 @@ export class Engine {
     filter.forgetSession(peer.session);
   }
 
-  #drainFilter(): void {
-    const { filter, sink } = this.#parts;
-    for (let flow = filter.ended.shift(); flow !== undefined; flow = filter.ended.shift()) sink.flowEnded(flow);
-  }
-
   #deviceSink(sink: EngineSink): DeviceSink<EnginePeer> {
     return {
       sendDatagram: (nowMs, tunnel, to, kind, buffer, offset, length) => {
@@ -267,6 +293,7 @@ export class Engine {
       },
       sessionStarted: (nowMs, tunnel) => {
         tunnel.owner.failed = false;
+        tunnel.owner.sessionStartedMs = nowMs;
         this.#link.showOwnLease(nowMs, tunnel.owner);
         sink.tunnelUp(tunnel.owner.session, nowMs);
       },

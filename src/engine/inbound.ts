@@ -48,7 +48,7 @@ export class Inbound {
         return this.#link.hold(nowMs, peer, buffer, offset, length);
       }
     }
-    const verdict = filter.judgeInbound(nowMs, peer.slot, info, info.totalBytes); // 6
+    const verdict = filter.judgeInbound(nowMs, peer.slot, info, buffer, offset); // 6
     if (!verdict.allowed) {
       counters.add(`inbound-denied-${verdict.reason}`);
       this.#answerDenial(nowMs, peer, buffer, offset);
@@ -94,16 +94,13 @@ export class Inbound {
 
   /** To the far socket: RST or ICMP prohibited, so that it fails at once; to its Wirebadge end: the denial's code and id. */
   #answerDenial(nowMs: number, peer: EnginePeer, buffer: Uint8Array, offset: number): void {
-    const { device, filter, counters, sink } = this.#parts;
-    const info = this.#info;
-    const denial = filter.takeDenial();
+    const { device, counters, sink, denial } = this.#parts;
     if (denial === undefined) return; // one of many packets of a flow that was denied a moment ago
-    const { sourcePort } = info;
-    const build = info.protocol === PROTOCOL_TCP ? buildTcpReset : buildIcmpProhibited;
-    const length = build(this.#answer, HEADROOM_BYTES, buffer, offset, info);
-    this.#link.tellDenial(nowMs, peer, denial, sourcePort); // ahead of the reset: the reason is there when the socket fails
-    if (length > 0 && filter.ownLeaseHolds(nowMs))
-      device.send(nowMs, peer.tunnel, this.#answer, HEADROOM_BYTES, length);
+    this.#parts.denial = undefined;
+    const build = this.#info.protocol === PROTOCOL_TCP ? buildTcpReset : buildIcmpProhibited;
+    const length = build(this.#answer, HEADROOM_BYTES, buffer, offset, this.#info);
+    this.#link.tellDenial(nowMs, peer, denial); // ahead of the reset: the reason is there when the socket fails
+    if (length > 0) device.send(nowMs, peer.tunnel, this.#answer, HEADROOM_BYTES, length);
     else counters.add("inbound-denied-unanswered");
     sink.denied(denial);
   }

@@ -42,6 +42,11 @@ export class LeaseExchange {
     return "accepted";
   }
 
+  /** The tunnel it was shown in is gone. */
+  forgetRemote(): void {
+    this.#remote = undefined;
+  }
+
   /** Ours has just been sent to the other end. */
   shown(nowMs: number, epoch: number, serial: number): void {
     const again = this.#unacknowledged?.epoch === epoch && this.#unacknowledged.serial === serial;

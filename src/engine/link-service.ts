@@ -65,13 +65,13 @@ export class LinkService {
   }
 
   /** Tells the peer that a flow it opened was denied here. */
-  tellDenial(nowMs: number, peer: EnginePeer, denial: DenialRecord, sourcePort: number): void {
+  tellDenial(nowMs: number, peer: EnginePeer, denial: DenialRecord): void {
     if (peer.kind === "stock") return;
     if (!peer.takeReplyToken(nowMs)) {
       this.#parts.counters.add("link-denial-not-told");
       return;
     }
-    this.#send(nowMs, peer, encodeDenial({ ...denial, sourcePort }));
+    this.#send(nowMs, peer, encodeDenial(denial));
   }
 
   hold(nowMs: number, peer: EnginePeer, buffer: Uint8Array, offset: number, length: number): void {
@@ -105,7 +105,7 @@ export class LinkService {
       counters.add(`link-lease-${answer}`);
       return false;
     }
-    filter.setRemoteLease(peer.session, lease.endMs);
+    filter.setRemoteLease(peer.slot, lease.endMs);
     if (peer.takeReplyToken(nowMs)) this.#send(nowMs, peer, encodeLeaseAck(lease.epoch, lease.serial));
     return true;
   }

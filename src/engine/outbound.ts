@@ -2,9 +2,11 @@
 //   1 packet → 2 peer by longest prefix → 3 filter → 4 session, or stage and start a handshake → 5 seal (wireguard/device.ts)
 //   → 6 best path (path/) → 7 socket.
 // The filter here is for fast, explained answers; the boundary that counts is the destination's.
+import { LEASE_SHOWN_WITHIN_MS } from "../base/limits.ts";
 import { buildIcmpProhibited, buildTcpReset } from "../wire/answer.ts";
 import { decodePacket, PacketInfo, PROTOCOL_TCP, PROTOCOL_UDP } from "../wire/packet.ts";
 import type { EngineParts } from "./engine.ts";
+import type { EnginePeer } from "./engine-peer.ts";
 import { PEER_LINK_PORT } from "./peer-link.ts";
 
 export class Outbound {
@@ -32,15 +34,33 @@ export class Outbound {
       this.#answer(buffer, offset);
       return;
     }
-    const verdict = filter.judgeOutbound(nowMs, peer.slot, info, info.totalBytes); // 3
+    if (this.#parts.mode === "badge" && !this.#mayTrustLease(nowMs, peer)) return counters.add("outbound-no-lease");
+    const verdict = filter.judgeOutbound(nowMs, peer.slot, info, buffer, offset); // 3
     if (!verdict.allowed) {
       counters.add(`outbound-denied-${verdict.reason}`);
-      const denial = filter.takeDenial();
+      const { denial } = this.#parts;
+      if (denial === undefined) return;
+      this.#parts.denial = undefined;
       this.#answer(buffer, offset);
-      if (denial !== undefined) this.#parts.sink.denied(denial);
+      this.#parts.sink.denied(denial);
       return;
     }
     device.send(nowMs, peer.tunnel, buffer, offset, info.totalBytes); // 4–7
+  }
+
+  /**
+   * The other end shows its lease when the tunnel is up, so the packets that make the tunnel go ahead of it: for LEASE_SHOWN_WITHIN_MS,
+   * then nothing more goes to a peer that has shown none. Without a tunnel an ended lease says nothing: the next one is yet to be shown.
+   */
+  #mayTrustLease(nowMs: number, peer: EnginePeer): boolean {
+    if (peer.kind === "stock") return true;
+    const hasSession = peer.tunnel.hasSession(nowMs);
+    if (!hasSession && peer.lease.remote !== undefined) {
+      peer.lease.forgetRemote();
+      this.#parts.filter.setRemoteLease(peer.slot, undefined);
+    }
+    if (peer.lease.remote !== undefined || !hasSession) return true;
+    return nowMs < peer.sessionStartedMs + LEASE_SHOWN_WITHIN_MS;
   }
 
   #answer(buffer: Uint8Array, offset: number): void {

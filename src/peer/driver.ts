@@ -8,7 +8,7 @@ import type { UdpPort } from "../io/udp.ts";
 import type { Netstack } from "../netstack/contract.ts";
 import type { Turns } from "./turns.ts";
 
-const LOCAL_REPLIES_A_TURN_MAX = 4_096; // an answer that makes answers would spin the turn: a bug of ours
+const SETTLE_ROUNDS_MAX = 1_000; // ended flows end others, but no two in a circle
 
 export interface DriverParts {
   readonly engine: Engine;
@@ -83,11 +83,13 @@ export class LoopDriver implements Turns {
   #settle(): void {
     const parts = this.#parts;
     if (parts === undefined || this.#stopped) return;
-    let count = 0;
-    for (let reply = parts.engine.takeLocalReply(); reply !== undefined; reply = parts.engine.takeLocalReply()) {
-      assert(++count <= LOCAL_REPLIES_A_TURN_MAX, "local replies end");
-      parts.stack.handlePacket(this.#nowMs, reply, 0, reply.length);
-    }
+    let rounds = 0;
+    do {
+      assert(++rounds <= SETTLE_ROUNDS_MAX, "a turn settles");
+      for (let reply = parts.engine.takeLocalReply(); reply !== undefined; reply = parts.engine.takeLocalReply()) {
+        parts.stack.handlePacket(this.#nowMs, reply, 0, reply.length);
+      }
+    } while (parts.engine.settle());
     this.#timer.armAt(Math.min(parts.engine.nextDeadlineMs(), parts.stack.nextDeadlineMs()));
   }
 }
