@@ -66,6 +66,8 @@ export interface EngineParts {
   /** The record that the last judgement made, if it made one; taken by whoever judged. */
   denial: DenialRecord | undefined;
   state: DesiredState;
+  /** Coordinator time − nowMs. */
+  coordinatorOffsetMs: number;
 }
 
 const EMPTY: Omit<DesiredState, "mode"> = {
@@ -115,6 +117,7 @@ export class Engine {
       endedFlows: [],
       denial: undefined,
       state: { ...EMPTY, mode: options.mode },
+      coordinatorOffsetMs: 0,
     };
     if (options.mode === "wg") filter.allowAll();
     this.#link = new LinkService(this.#parts, options.leases);
@@ -166,6 +169,7 @@ export class Engine {
 
   /** Coordinator time − nowMs, from the last authenticated control message. */
   setCoordinatorOffset(offsetMs: number): void {
+    this.#parts.coordinatorOffsetMs = offsetMs;
     this.#parts.filter.setCoordinatorOffset(offsetMs);
   }
 

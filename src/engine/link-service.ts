@@ -34,7 +34,10 @@ export class LinkService {
 
   setOwnLease(nowMs: number, lease: OwnLease, peers: Iterable<EnginePeer>): void {
     this.#own = lease;
-    for (const peer of peers) if (peer.tunnel.hasSession(nowMs)) this.showOwnLease(nowMs, peer);
+    for (const peer of peers) {
+      // Where flows live the tunnel is made for it: an idle connection must not end with the lease that the other end last saw.
+      if (peer.tunnel.hasSession(nowMs) || this.#parts.filter.hasFlows(peer.slot)) this.showOwnLease(nowMs, peer);
+    }
   }
 
   showOwnLease(nowMs: number, peer: EnginePeer): void {

@@ -50,17 +50,20 @@ export class Outbound {
 
   /**
    * The other end shows its lease when the tunnel is up, so the packets that make the tunnel go ahead of it: for LEASE_SHOWN_WITHIN_MS,
-   * then nothing more goes to a peer that has shown none. Without a tunnel an ended lease says nothing: the next one is yet to be shown.
+   * then nothing more goes to a peer that has shown none. Without a tunnel an ended lease says nothing: the next is yet to be shown.
    */
   #mayTrustLease(nowMs: number, peer: EnginePeer): boolean {
     if (peer.kind === "stock") return true;
+    const { remote } = peer.lease;
     const hasSession = peer.tunnel.hasSession(nowMs);
-    if (!hasSession && peer.lease.remote !== undefined) {
-      peer.lease.forgetRemote();
-      this.#parts.filter.setRemoteLease(peer.slot, undefined);
+    if (remote !== undefined) {
+      if (!hasSession && nowMs + this.#parts.coordinatorOffsetMs >= remote.endMs) {
+        peer.lease.forgetRemote();
+        this.#parts.filter.setRemoteLease(peer.slot, undefined);
+      }
+      return true; // the filter judges a lease that was shown
     }
-    if (peer.lease.remote !== undefined || !hasSession) return true;
-    return nowMs < peer.sessionStartedMs + LEASE_SHOWN_WITHIN_MS;
+    return !hasSession || nowMs < peer.sessionStartedMs + LEASE_SHOWN_WITHIN_MS;
   }
 
   #answer(buffer: Uint8Array, offset: number): void {
