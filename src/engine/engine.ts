@@ -227,6 +227,17 @@ export class Engine {
     return this.#parts.routes.peerFor(address.w0, address.w1, address.w2, address.w3)?.session;
   }
 
+  /** The filter's number for a peer's session; undefined when it is no peer of ours. */
+  slotOf(session: string): number | undefined {
+    return this.#peers.get(session)?.slot;
+  }
+
+  /** Tells that peer of a denial which a shell (gateway) decided. */
+  tellDenial(nowMs: number, session: string, denial: DenialRecord): void {
+    const peer = this.#peers.get(session);
+    if (peer !== undefined) this.#link.tellDenial(nowMs, peer, denial);
+  }
+
   status(): PeerStatus[] {
     const rows: PeerStatus[] = [];
     for (const peer of this.#peers.values()) {

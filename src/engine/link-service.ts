@@ -147,7 +147,6 @@ function writeLinkPacket(buffer: Uint8Array, at: number, from: Address, to: Addr
     to.w1,
     to.w2,
     to.w3,
-    0,
   );
   const udp = at + 40;
   writeU16(buffer, udp, PEER_LINK_PORT);

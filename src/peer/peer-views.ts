@@ -1,0 +1,168 @@
+// The narrow views that the entry points and the gateway have of the engine and the netmap.
+import { type Address, formatAddress, isV4, parseAddress } from "../base/address.ts";
+import type { NetmapView, PeerEntry } from "../control/netmap.ts";
+import type { Engine } from "../engine/engine.ts";
+import type { FilterProtocol, Verdict } from "../filter/contract.ts";
+import { PROTOCOL_ICMP, PROTOCOL_TCP, PROTOCOL_UDP } from "../wire/packet.ts";
+import { type DenialFeed, fromRecord } from "./denial-feed.ts";
+import type { Caller, GatewayDenial, GatewayView } from "./gateway-view.ts";
+import type { DenialNotice, OutboundJudgement, OverlayView } from "./overlay.ts";
+import type { Turns } from "./turns.ts";
+
+const NO_GRANT: Verdict = { allowed: false, reason: "NO_GRANT", ruleId: undefined };
+
+export function protocolNumber(protocol: FilterProtocol): number {
+  switch (protocol) {
+    case "tcp":
+      return PROTOCOL_TCP;
+    case "udp":
+      return PROTOCOL_UDP;
+    case "icmp":
+      return PROTOCOL_ICMP;
+    case "any":
+      return 0;
+  }
+}
+
+export interface PeerViewsOptions {
+  readonly engine: Engine;
+  readonly turns: Turns;
+  readonly denials: DenialFeed;
+  readonly ownAddresses: () => readonly Address[];
+  /** This peer's own session id; the empty text in `wg` mode. */
+  readonly ownSession: () => string;
+}
+
+export class PeerViews implements OverlayView, GatewayView {
+  readonly #options: PeerViewsOptions;
+  #netmap: NetmapView | undefined;
+  #byAddress = new Map<string, PeerEntry>();
+
+  constructor(options: PeerViewsOptions) {
+    this.#options = options;
+  }
+
+  setNetmap(netmap: NetmapView): void {
+    this.#netmap = netmap;
+    this.#byAddress = new Map();
+    for (const peer of netmap.peers) {
+      for (const text of peer.addresses) {
+        const address = parseAddress(text);
+        if (address !== undefined) this.#byAddress.set(formatAddress(address), peer);
+      }
+    }
+  }
+
+  netmap(): NetmapView | undefined {
+    return this.#netmap;
+  }
+
+  /** The peer that holds the address itself, not one that routes it. */
+  peerAt(address: Address): PeerEntry | undefined {
+    return this.#byAddress.get(formatAddress(address));
+  }
+
+  callerOf(source: Address): Caller | undefined {
+    const peer = this.peerAt(source);
+    return peer === undefined ? undefined : { session: peer.session, identity: peer.identity, sponsor: peer.sponsor };
+  }
+
+  judgeInbound(session: string, destination: Address, protocol: FilterProtocol, port: number): Verdict {
+    const slot = this.#options.engine.slotOf(session);
+    if (slot === undefined) return NO_GRANT;
+    const nowMs = this.#options.turns.nowMs();
+    return this.#options.engine.filter.judgeAddress(nowMs, "inbound", slot, destination, protocol, port);
+  }
+
+  judgeInboundHost(session: string, name: string, protocol: FilterProtocol, port: number): Verdict {
+    const slot = this.#options.engine.slotOf(session);
+    if (slot === undefined) return NO_GRANT;
+    return this.#options.engine.filter.judgeHost(this.#options.turns.nowMs(), "inbound", slot, name, protocol, port);
+  }
+
+  recordDenial(denial: GatewayDenial): string {
+    const { engine, turns, denials } = this.#options;
+    return turns.turn((nowMs) => {
+      const isName = parseAddress(denial.destination) === undefined;
+      const record = engine.filter.recordDenial(
+        nowMs,
+        {
+          hop: "destination",
+          session: denial.caller.session,
+          source: denial.source.address,
+          sourcePort: denial.source.port,
+          destinationPort: denial.port,
+          protocol: protocolNumber(denial.protocol),
+          ...(denial.address === undefined ? {} : { destination: denial.address }),
+          ...(isName ? { name: denial.destination } : {}),
+        },
+        denial,
+      );
+      denials.add(fromRecord(record));
+      engine.tellDenial(nowMs, denial.caller.session, record);
+      return record.id;
+    });
+  }
+
+  judgeOutbound(address: Address, protocol: FilterProtocol, port: number): OutboundJudgement {
+    const { engine, turns } = this.#options;
+    const session = engine.sessionFor(address);
+    const slot = session === undefined ? undefined : engine.slotOf(session);
+    const verdict =
+      slot === undefined
+        ? NO_GRANT
+        : engine.filter.judgeAddress(turns.nowMs(), "outbound", slot, address, protocol, port);
+    return this.#explained(verdict, { session, destination: address, protocol, port });
+  }
+
+  judgeOutboundHost(session: string, name: string, protocol: FilterProtocol, port: number): OutboundJudgement {
+    const { engine, turns } = this.#options;
+    const slot = engine.slotOf(session);
+    const verdict =
+      slot === undefined ? NO_GRANT : engine.filter.judgeHost(turns.nowMs(), "outbound", slot, name, protocol, port);
+    return this.#explained(verdict, { session, name, protocol, port });
+  }
+
+  denyName(name: string, protocol: FilterProtocol, port: number): string {
+    return this.#record(NO_GRANT, { name, protocol, port });
+  }
+
+  onDenial(listener: (denial: DenialNotice) => void): () => void {
+    return this.#options.denials.listen(listener);
+  }
+
+  localAddressFor(remote: Address): Address | undefined {
+    return this.#options.ownAddresses().find((own) => isV4(own) === isV4(remote));
+  }
+
+  #explained(verdict: Verdict, asked: Asked): OutboundJudgement {
+    return { ...verdict, denialId: verdict.allowed ? undefined : this.#record(verdict, asked) };
+  }
+
+  #record(verdict: Verdict, asked: Asked): string {
+    const { engine, turns, denials, ownSession } = this.#options;
+    const { name, destination } = asked;
+    const record = engine.filter.recordDenial(
+      turns.nowMs(),
+      {
+        hop: "source",
+        session: asked.session ?? ownSession(),
+        destinationPort: asked.port,
+        protocol: protocolNumber(asked.protocol),
+        ...(name === undefined ? {} : { name }),
+        ...(destination === undefined ? {} : { destination }),
+      },
+      verdict,
+    );
+    denials.add(fromRecord(record));
+    return record.id;
+  }
+}
+
+interface Asked {
+  readonly session?: string | undefined;
+  readonly destination?: Address;
+  readonly name?: string;
+  readonly protocol: FilterProtocol;
+  readonly port: number;
+}
