@@ -59,6 +59,8 @@ export const FRAGMENTS_DATAGRAMS_MAX = 64; // datagrams in reassembly per stack
 export const FRAGMENTS_TIMEOUT_MS = 30 * SECOND_MS; // RFC 791, RFC 8200 §4.5 (60 s at most)
 export const ICMP_ERRORS_PER_SECOND_MAX = 100; // RFC 1812 §4.3.2.8, RFC 4443 §2.4 (f)
 
+export const PING_TIMEOUT_MS = 5 * SECOND_MS;
+
 // Control channel
 export const CONTROL_RECORD_MAX_BYTES = 16 * MIB; // one record, over all its Noise messages
 export const CONTROL_REQUEST_MAX_BYTES = 256 * KIB; // what a peer may send to the coordinator in one record

@@ -1,5 +1,5 @@
-// What the engine is told to be, as a whole, with a revision: applied in one turn, or not at all. Built from a netmap (peer/) or from a
-// WireGuard configuration file.
+// What the engine is told to be, as a whole, with a revision: applied in one turn, or not at all. Built from a netmap
+// (peer/) or from a WireGuard configuration file.
 import type { Address, Endpoint, Prefix } from "../base/address.ts";
 import type { FilterState } from "../filter/contract.ts";
 
@@ -24,7 +24,9 @@ export interface DesiredState {
   /** Of the signed netmap: leases of another epoch are refused. */
   readonly epoch: number;
   readonly revision: number;
-  /** "badge": a coordinator's rules, each peer's own set of sources. "wg": one trie, everything in the file is allowed. */
+  /**
+   * "badge": a coordinator's rules, each peer's own set of sources. "wg": one trie, everything in the file is allowed.
+   */
   readonly mode: "badge" | "wg";
   readonly addresses: readonly Address[];
   /** What this peer serves for others: service addresses and accepted routes. */

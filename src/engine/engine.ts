@@ -1,5 +1,5 @@
-// One peer of the network, whole: WireGuard, the two tables, the filter, leases and the peer link, fed with bytes and nowMs. The tour of
-// the packet paths is in inbound.ts and outbound.ts; here they are put together and told what to be.
+// One peer of the network, whole: WireGuard, the two tables, the filter, leases and the peer link, fed with bytes and
+// nowMs. The tour of the packet paths is in inbound.ts and outbound.ts; here they are put together and told what to be.
 import { type Endpoint, hostPrefix, type Prefix } from "../base/address.ts";
 import { toBase64 } from "../base/bytes.ts";
 import { LOCAL_REPLIES_MAX, PEERS_MAX } from "../base/limits.ts";
@@ -125,7 +125,10 @@ export class Engine {
     this.#outbound = new Outbound(this.#parts);
   }
 
-  /** Becomes what `state` says, in one turn. A peer that can't be (own key, low-order key) is left out and returned with the reason. */
+  /**
+   * Becomes what `state` says, in one turn. A peer that can't be (own key, low-order key) is left out and returned with
+   * the reason.
+   */
   apply(nowMs: number, state: DesiredState): { session: string; reason: string }[] {
     const { device, filter, routes } = this.#parts;
     const refused: { session: string; reason: string }[] = [];
@@ -194,7 +197,10 @@ export class Engine {
     this.#link.handleTimeout(nowMs);
   }
 
-  /** At the turn's end: tells of the flows that ended in it. Telling may end more; the caller's turn goes on until none is left. */
+  /**
+   * At the turn's end: tells of the flows that ended in it. Telling may end more; the caller's turn goes on until none
+   * is left.
+   */
   settle(): boolean {
     const { endedFlows, sink } = this.#parts;
     if (endedFlows.length === 0) return false;

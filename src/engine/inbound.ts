@@ -92,7 +92,10 @@ export class Inbound {
     for (const packet of peer.lease.release()) this.#handlePacket(nowMs, peer, packet, 0, packet.length);
   }
 
-  /** To the far socket: RST or ICMP prohibited, so that it fails at once; to its Wirebadge end: the denial's code and id. */
+  /**
+   * To the far socket: RST or ICMP prohibited, so that it fails at once; to its Wirebadge end: the denial's code and
+   * id.
+   */
   #answerDenial(nowMs: number, peer: EnginePeer, buffer: Uint8Array, offset: number): void {
     const { device, counters, sink, denial } = this.#parts;
     if (denial === undefined) return; // one of many packets of a flow that was denied a moment ago

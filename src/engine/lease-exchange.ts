@@ -1,5 +1,6 @@
-// Leases between two ends of one tunnel: each shows its own at tunnel start and at every renewal, resent with backoff until the other
-// acknowledges it; packets that overtake the other end's lease wait, a few and briefly. Deadlines are derived, nothing is armed.
+// Leases between two ends of one tunnel: each shows its own at tunnel start and at every renewal, resent with backoff
+// until the other acknowledges it; packets that overtake the other end's lease wait, a few and briefly. Deadlines are
+// derived, nothing is armed.
 import { LEASE_HELD_MS, LEASE_HELD_PACKETS_MAX, LEASE_RESEND_FIRST_MS, LEASE_RESEND_MAX_MS } from "../base/limits.ts";
 import { Ring } from "../base/ring.ts";
 import type { VerifiedLease } from "./desired-state.ts";
@@ -26,8 +27,8 @@ export class LeaseExchange {
   }
 
   /**
-   * `epoch` is the one that the signed netmap names. A lower serial of it is refused; the same again is acknowledged again, its
-   * acknowledgement was lost.
+   * `epoch` is the one that the signed netmap names. A lower serial of it is refused; the same again is acknowledged
+   * again, its acknowledgement was lost.
    */
   accept(lease: VerifiedLease | undefined, epoch: number): LeaseAnswer {
     if (lease === undefined) return "unverified";

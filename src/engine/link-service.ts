@@ -1,5 +1,6 @@
-// The engine's end of the peer link: shows our lease, takes the other end's, tells and is told of denials. What it sends goes straight
-// into the tunnel, past the filter; what the host or the netstack sends to or from the port is dropped in outbound.ts.
+// The engine's end of the peer link: shows our lease, takes the other end's, tells and is told of denials. What it
+// sends goes straight into the tunnel, past the filter; what the host or the netstack sends to or from the port is
+// dropped in outbound.ts.
 import type { Address } from "../base/address.ts";
 import { writeU16 } from "../base/bytes.ts";
 import type { DenialRecord } from "../filter/contract.ts";
@@ -35,7 +36,8 @@ export class LinkService {
   setOwnLease(nowMs: number, lease: OwnLease, peers: Iterable<EnginePeer>): void {
     this.#own = lease;
     for (const peer of peers) {
-      // Where flows live the tunnel is made for it: an idle connection must not end with the lease that the other end last saw.
+      // Where flows live the tunnel is made for it: an idle connection must not end with the lease that the other end
+      // last saw.
       if (peer.tunnel.hasSession(nowMs) || this.#parts.filter.hasFlows(peer.slot)) this.showOwnLease(nowMs, peer);
     }
   }
@@ -47,7 +49,10 @@ export class LinkService {
     this.#send(nowMs, peer, encodeLease(this.#own.bytes));
   }
 
-  /** Handles the UDP payload of a packet on the peer link's port. True: the peer's lease is now known and held packets may go on. */
+  /**
+   * Handles the UDP payload of a packet on the peer link's port. True: the peer's lease is now known and held packets
+   * may go on.
+   */
   handleMessage(nowMs: number, peer: EnginePeer, payload: Uint8Array): boolean {
     const { counters, sink } = this.#parts;
     const message = decodeLinkMessage(payload);
@@ -133,21 +138,7 @@ function isMapped(address: Address): boolean {
 
 function writeLinkPacket(buffer: Uint8Array, at: number, from: Address, to: Address, payload: Uint8Array): void {
   const udpBytes = 8 + payload.length;
-  writeIpHeader(
-    buffer,
-    at,
-    6,
-    udpBytes,
-    PROTOCOL_UDP,
-    from.w0,
-    from.w1,
-    from.w2,
-    from.w3,
-    to.w0,
-    to.w1,
-    to.w2,
-    to.w3,
-  );
+  writeIpHeader(buffer, at, 6, udpBytes, PROTOCOL_UDP, from.w0, from.w1, from.w2, from.w3, to.w0, to.w1, to.w2, to.w3);
   const udp = at + 40;
   writeU16(buffer, udp, PEER_LINK_PORT);
   writeU16(buffer, udp + 2, PEER_LINK_PORT);

@@ -1,5 +1,6 @@
 // The outbound path, in the order a packet walks it:
-//   1 packet → 2 peer by longest prefix → 3 filter → 4 session, or stage and start a handshake → 5 seal (wireguard/device.ts)
+//   1 packet → 2 peer by longest prefix → 3 filter → 4 session, or stage and start a handshake → 5 seal
+// (wireguard/device.ts)
 //   → 6 best path (path/) → 7 socket.
 // The filter here is for fast, explained answers; the boundary that counts is the destination's.
 import { LEASE_SHOWN_WITHIN_MS } from "../base/limits.ts";
@@ -49,8 +50,9 @@ export class Outbound {
   }
 
   /**
-   * The other end shows its lease when the tunnel is up, so the packets that make the tunnel go ahead of it: for LEASE_SHOWN_WITHIN_MS,
-   * then nothing more goes to a peer that has shown none. Without a tunnel an ended lease says nothing: the next is yet to be shown.
+   * The other end shows its lease when the tunnel is up, so the packets that make the tunnel go ahead of it: for
+   * LEASE_SHOWN_WITHIN_MS, then nothing more goes to a peer that has shown none. Without a tunnel an ended lease says
+   * nothing: the next is yet to be shown.
    */
   #mayTrustLease(nowMs: number, peer: EnginePeer): boolean {
     if (peer.kind === "stock") return true;

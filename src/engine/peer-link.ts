@@ -1,8 +1,9 @@
-// The peer link: small datagrams between the engines of two Wirebadge peers, inside their tunnel, UDP 51821 of their overlay IPv6
-// addresses. Codes, never free text. Byte layouts are big-endian:
+// The peer link: small datagrams between the engines of two Wirebadge peers, inside their tunnel, UDP 51821 of their
+// overlay IPv6 addresses. Codes, never free text. Byte layouts are big-endian:
 //   LEASE     1 | signed lease
 //   LEASE_ACK 2 | epoch u32 | serial high u32 | serial low u32
-//   DENIAL    3 | reason u8 | id 12 ASCII | policy version u32 | protocol u8 | source port u16 | destination port u16 | destination 16
+//   DENIAL    3 | reason u8 | id 12 ASCII | policy version u32 | protocol u8 | source port u16 | destination port u16 |
+// destination 16
 import { type Address, addressFromBytes, addressTo16 } from "../base/address.ts";
 import { readU16, readU32, writeU16, writeU32 } from "../base/bytes.ts";
 import type { VerdictReason } from "../filter/contract.ts";

@@ -58,6 +58,7 @@ export type VerdictReason =
   | "FLOW_TABLE_FULL"
   | "FRAGMENT_WITHOUT_FIRST"
   | "ICMP_WITHOUT_FLOW"
+  | "DIAL_REFUSED" // a gateway's dial rules: loopback, link-local, metadata …
   | "AGAINST_FLOW"; // a segment without SYN against a grant's direction
 
 export interface Verdict {

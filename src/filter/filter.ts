@@ -64,6 +64,10 @@ interface Session {
   readonly allowance: DenialAllowance;
 }
 
+function directionOf(name: "inbound" | "outbound"): Direction {
+  return name === "inbound" ? INBOUND : OUTBOUND;
+}
+
 export class Filter {
   readonly counters = { inbound: zeroCounts(), outbound: zeroCounts() };
 
@@ -141,7 +145,7 @@ export class Filter {
   /** By the coordinator's clock; undefined: it has shown none. */
   setRemoteLease(slot: SessionSlot, endMs: number | undefined): void {
     this.#at(slot).leaseEndMs = endMs;
-    this.#leaseDeadlineMs = Math.min(this.#leaseDeadlineMs, endMs ?? Number.NEGATIVE_INFINITY);
+    if (endMs !== undefined) this.#leaseDeadlineMs = Math.min(this.#leaseDeadlineMs, endMs);
   }
 
   /** This peer's own: without one nothing passes in either direction. */
@@ -213,7 +217,7 @@ export class Filter {
     const session = this.#at(remote);
     const clockMs = nowMs + this.#offsetMs;
     const opening = this.#opening.set(address, classOfName(protocol), port, clockMs);
-    return this.#gate(session, clockMs) ?? this.#rules(session, direction).judge(opening);
+    return this.#gate(session, clockMs, directionOf(direction)) ?? this.#rules(session, direction).judge(opening);
   }
 
   /** A name that a gateway is to resolve. Touches no flow, counter or record. */
@@ -229,7 +233,10 @@ export class Filter {
     const session = this.#at(remote);
     const clockMs = nowMs + this.#offsetMs;
     const rules = this.#rules(session, direction);
-    return this.#gate(session, clockMs) ?? rules.judgeHost(name, classOfName(protocol), port, clockMs);
+    return (
+      this.#gate(session, clockMs, directionOf(direction)) ??
+      rules.judgeHost(name, classOfName(protocol), port, clockMs)
+    );
   }
 
   /**
@@ -248,7 +255,7 @@ export class Filter {
     const session = this.#at(remote);
     const clockMs = nowMs + this.#offsetMs;
     const opening = this.#opening.set(address, classOfName(protocol), port, clockMs);
-    return this.#gate(session, clockMs) ?? this.#rules(session, "inbound").deny(opening)?.never ?? name;
+    return this.#gate(session, clockMs, INBOUND) ?? this.#rules(session, "inbound").deny(opening)?.never ?? name;
   }
 
   /**
@@ -290,6 +297,11 @@ export class Filter {
   /** Denied packets of which no record was made: repeats, and those above a session's rate. */
   get denialsUnrecorded(): number {
     return this.#denials.unrecorded;
+  }
+
+  /** Live flows of that session, either end's. */
+  hasFlows(slot: SessionSlot): boolean {
+    return this.#flows.sessionSize(slot) > 0;
   }
 
   get flowCount(): number {
@@ -349,7 +361,7 @@ export class Filter {
     if (this.#allowAll) return ALLOW_ALL;
     const session = this.#at(slot);
     const clockMs = nowMs + this.#offsetMs;
-    const gate = this.#gate(session, clockMs);
+    const gate = this.#gate(session, clockMs, direction);
     if (gate !== undefined) return this.#deny(nowMs, direction, session, info, gate);
     if (info.innerOffset > 0) return this.#judgeIcmpError(nowMs, clockMs, direction, session, info, buffer, offset);
     let ports: number;
@@ -366,11 +378,16 @@ export class Filter {
     return verdict;
   }
 
-  /** Undefined when session and leases are in order. */
-  #gate(session: Session, clockMs: number): Verdict | undefined {
+  /**
+   * Undefined when session and leases are in order. Outbound, a remote lease may be yet unknown: it is shown inside the
+   * tunnel that this packet makes; the engine bounds how long (outbound.ts), and no answer passes without it.
+   */
+  #gate(session: Session, clockMs: number, direction: Direction): Verdict | undefined {
     if (session.revoked) return SESSION_REVOKED;
-    if (this.#ownLeaseEndMs === undefined || session.leaseEndMs === undefined) return NO_LEASE;
-    return clockMs >= this.#ownLeaseEndMs || clockMs >= session.leaseEndMs ? LEASE_ENDED : undefined;
+    if (this.#ownLeaseEndMs === undefined) return NO_LEASE;
+    if (clockMs >= this.#ownLeaseEndMs) return LEASE_ENDED;
+    if (session.leaseEndMs === undefined) return direction === INBOUND ? NO_LEASE : undefined;
+    return clockMs >= session.leaseEndMs ? LEASE_ENDED : undefined;
   }
 
   /** #key is set. */
@@ -555,7 +572,7 @@ export class Filter {
     const ownEndMs = this.#ownLeaseEndMs ?? Number.NEGATIVE_INFINITY;
     let deadline = ownEndMs > clockMs ? ownEndMs : Number.POSITIVE_INFINITY;
     for (const session of this.#slots.values()) {
-      const endMs = session.leaseEndMs ?? Number.NEGATIVE_INFINITY;
+      const endMs = session.leaseEndMs ?? Number.POSITIVE_INFINITY; // not shown yet: its answers do not pass anyway
       if (endMs <= clockMs || ownEndMs <= clockMs) this.#endAll(session.slot, "lease");
       else deadline = Math.min(deadline, endMs);
     }

@@ -17,6 +17,7 @@ export function zeroCounts(): VerdictCounts {
     FLOW_TABLE_FULL: 0,
     FRAGMENT_WITHOUT_FIRST: 0,
     ICMP_WITHOUT_FLOW: 0,
+    DIAL_REFUSED: 0,
     AGAINST_FLOW: 0,
   };
 }

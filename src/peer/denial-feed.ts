@@ -1,5 +1,6 @@
-// Every denial that concerns this peer, from wherever it was decided: our own filter (as source or destination), our gateway, or the far
-// end, which told us on the peer link. The latest DENIALS_MAX are kept for `denials`; listeners hear each as it comes.
+// Every denial that concerns this peer, from wherever it was decided: our own filter (as source or destination), our
+// gateway, or the far end, which told us on the peer link. The latest DENIALS_MAX are kept for `denials`; listeners
+// hear each as it comes.
 import type { Address } from "../base/address.ts";
 import { DENIALS_MAX } from "../base/limits.ts";
 import type { DenialRecord, VerdictReason } from "../filter/contract.ts";

@@ -38,7 +38,10 @@ function desiredPeer(entry: PeerEntry): DesiredPeer | undefined {
   };
 }
 
-/** What this peer ends flows for besides its own addresses: its services' overlay addresses and its accepted CIDR routes. */
+/**
+ * What this peer ends flows for besides its own addresses: its services' overlay addresses and its accepted CIDR
+ * routes.
+ */
 function transitPrefixes(view: NetmapView): Prefix[] {
   const services = view.serves
     .map((serve) => parseAddress(serve.address))

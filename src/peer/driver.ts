@@ -1,5 +1,6 @@
-// The loop driver: engine, userspace stack and UDP port in one libuv thread. A turn is one input and all that follows from it; at its
-// end the answers made for our own stack are delivered and the one timer is armed for the next deadline.
+// The loop driver: engine, userspace stack and UDP port in one libuv thread. A turn is one input and all that follows
+// from it; at its end the answers made for our own stack are delivered and the one timer is armed for the next
+// deadline.
 import type { Endpoint } from "../base/address.ts";
 import { assert } from "../base/assert.ts";
 import type { Engine, EngineSink } from "../engine/engine.ts";

@@ -1,5 +1,6 @@
-// Which outer endpoints others may reach this peer at: its local addresses with the WireGuard port, and the public endpoint that the
-// coordinator's UDP probe saw. Probing goes on every PROBE_INTERVAL_MS, which also keeps a NAT's mapping open.
+// Which outer endpoints others may reach this peer at: its local addresses with the WireGuard port, and the public
+// endpoint that the coordinator's UDP probe saw. Probing goes on every PROBE_INTERVAL_MS, which also keeps a NAT's
+// mapping open.
 import { lookup } from "node:dns/promises";
 import { networkInterfaces } from "node:os";
 import { clearInterval, clearTimeout, setInterval, setTimeout } from "node:timers";
@@ -63,7 +64,10 @@ export class EndpointDiscovery {
     this.#overlay = prefixes;
   }
 
-  /** A new channel: its probe key and the coordinator's `HOST:PORT`s. Names are resolved once here; what fails is left out. */
+  /**
+   * A new channel: its probe key and the coordinator's `HOST:PORT`s. Names are resolved once here; what fails is left
+   * out.
+   */
   async start(key: ProbeKey, servers: readonly string[]): Promise<void> {
     this.stop();
     this.#probe = { key, servers: (await Promise.all(servers.map(resolveEndpoint))).filter((e) => e !== undefined) };

@@ -19,7 +19,7 @@ export type DialOutcome = "refused" | "unreachable" | "unresolved" | "timeout" |
 
 /** Why none of the addresses may be dialled. */
 export interface DialBar {
-  readonly reason: VerdictReason | "DIAL_REFUSED";
+  readonly reason: VerdictReason;
   readonly ruleId: string | undefined;
   readonly address: Address | undefined;
 }

@@ -20,7 +20,7 @@ export interface GatewayDenial {
   readonly protocol: "tcp" | "udp";
   readonly port: number;
   /** Of the filter, or "DIAL_REFUSED" by the dial rules. */
-  readonly reason: VerdictReason | "DIAL_REFUSED";
+  readonly reason: VerdictReason;
   readonly ruleId: string | undefined;
 }
 

@@ -57,6 +57,10 @@ export class PeerViews implements OverlayView, GatewayView {
     return this.#netmap;
   }
 
+  ownAddresses(): readonly Address[] {
+    return this.#options.ownAddresses();
+  }
+
   /** The peer that holds the address itself, not one that routes it. */
   peerAt(address: Address): PeerEntry | undefined {
     return this.#byAddress.get(formatAddress(address));
