@@ -99,6 +99,9 @@ export const DIAL_ADDRESSES_MAX = 16; // of one name, tried in order
 export const PROXY_CLIENTS_MAX = 4_096; // per local entry point
 export const PROXY_HANDSHAKE_MAX_MS = 10 * SECOND_MS;
 export const LOCAL_API_BODY_MAX_BYTES = 64 * KIB;
+export const LOCAL_API_CLIENTS_MAX = 64; // connections at once
+export const LOCAL_API_ANSWER_MAX_BYTES = 64 * MIB; // status of PEERS_MAX peers
+export const STATE_FILE_MAX_BYTES = 64 * MIB; // with its cached netmap
 export const ADMIN_API_BODY_MAX_BYTES = 2 * MIB;
 
 // Policy

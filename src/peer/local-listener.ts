@@ -2,7 +2,7 @@
 // past here has the session's rights, so: loopback only (another address needs --allow-remote and credentials), one
 // owner, bounded, strict.
 import { chmodSync, lstatSync, mkdirSync, unlinkSync } from "node:fs";
-import { createConnection, createServer, type Server, type Socket } from "node:net";
+import { createConnection, createServer, type ListenOptions, type Server, type Socket } from "node:net";
 import { dirname, resolve as resolvePath } from "node:path";
 import { getuid } from "node:process";
 import { type Address, formatAddress, isV4, parseAddress } from "../base/address.ts";
@@ -35,6 +35,7 @@ export interface LocalListenerOptions {
 }
 
 const FOLDER_MODE = 0o700;
+const SOCKET_PATH_MAX_BYTES = 103; // of 108 with the final zero on Linux, 104 on macOS
 
 /** `127.0.0.1:1080`, `[::1]:1080`, `1080` (on 127.0.0.1), `/path` or `unix:/path`. @throws USAGE */
 export function parseListen(option: string, text: string): ListenAt {
@@ -121,6 +122,30 @@ function taken(listen: string, cause: unknown): WirebadgeError {
   );
 }
 
+function listen(server: Server, where: ListenOptions, shown: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const onError = (error: Error): void => reject(taken(shown, error));
+    server.once("error", onError);
+    server.listen(where, () => {
+      server.off("error", onError);
+      resolve();
+    });
+  });
+}
+
+/** In a folder that is ours alone; a socket left behind by a killed process is taken over. @throws USAGE, PORT_TAKEN */
+export async function openUnixSocket(server: Server, path: string): Promise<void> {
+  if (Buffer.byteLength(path) > SOCKET_PATH_MAX_BYTES) {
+    throw new WirebadgeError("USAGE", `the path of the socket ${JSON.stringify(path)} is too long`, {
+      hint: `${SOCKET_PATH_MAX_BYTES} bytes are the most (unix(7)): choose a shorter folder, with --state`,
+    });
+  }
+  guardFolder(path);
+  await removeStale(path);
+  await listen(server, { path }, path);
+  chmodSync(path, 0o600);
+}
+
 export class LocalListener {
   /** As bound: with the port that the system chose for port 0. */
   readonly at: ListenAt;
@@ -141,20 +166,9 @@ export class LocalListener {
   static async open(options: LocalListenerOptions): Promise<LocalListener> {
     checkPlace(options);
     const { at } = options;
-    if ("path" in at) {
-      guardFolder(at.path);
-      await removeStale(at.path);
-    }
     const server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true });
-    const where = "path" in at ? at : { host: formatAddress(at.address), port: at.port, ipv6Only: true };
-    await new Promise<void>((resolve, reject) => {
-      server.once("error", (error) => reject(taken(formatListen(at), error)));
-      server.listen(where, () => {
-        server.removeAllListeners("error");
-        resolve();
-      });
-    });
-    if ("path" in at) chmodSync(at.path, 0o600);
+    if ("path" in at) await openUnixSocket(server, at.path);
+    else await listen(server, { host: formatAddress(at.address), port: at.port, ipv6Only: true }, formatListen(at));
     const bound = server.address();
     const port = bound !== null && typeof bound === "object" ? bound.port : 0;
     return new LocalListener("path" in at ? at : { address: at.address, port }, server, options);
