@@ -185,6 +185,14 @@ function checkPurity(file: SourceFile): string[] {
   return [...used, ...imported.map(({ from, line }) => `${file.path}:${line}: imports ${from} in a pure folder`)];
 }
 
+const NAMED_SOURCE = /(?<!\bfrom\s*)(?<!\bimport\s*\(?\s*)["'`]\.\.?\/[\w./-]+\.ts["'`]/g;
+
+function checkNamedSources(file: SourceFile): string[] {
+  const code = codeOf(file.text, "strings");
+  const what = 'end it by import.meta.url.endsWith(".ts") ? ".ts" : ".js"';
+  return [...code.matchAll(NAMED_SOURCE)].map((hit) => `${file.path}:${lineAt(code, hit.index)}: ${hit[0]}: ${what}`);
+}
+
 const packageOf = (specifier: string): string =>
   specifier
     .split("/")
@@ -238,6 +246,8 @@ export const RULES: readonly Rule[] = [
         .map(({ line }) => `${file.path}:${line}: imports koffi`),
   ),
   { name: "src imports only declared dependencies", check: checkDependencies },
+  // The build rewrites "./a.ts" in imports only: new URL("./a.ts", …) would miss dist/a.js.
+  each("a source is named outside of imports by the ending of the file that names it", inSrc, checkNamedSources),
   each("no cast to any", isCode, (file) => search(file, codeOf(file.text), /\bas\s+any\b|<any>/, "casts to any")),
   each("no unfinished work is left as a note", isCode, (file) =>
     search(file, file.text, /\b(?:TO[D]O|FIX[M]E|XX[X]|HAC[K])\b/, "do it, or open an issue"),

@@ -59,6 +59,10 @@ const PLANTED: Readonly<Record<string, readonly (readonly [path: string, text: s
     ["src/cli/a.ts", 'import { b } from "fast-check";'],
     ["src/cli/a.ts", 'import { b } from "@other/scope/deep";'],
   ],
+  "a source is named outside of imports by the ending of the file that names it": [
+    ["src/io/a.ts", 'const a = new URL("./worker.ts", import.meta.url);'],
+    ["src/io/a.ts", 'const a = import.meta.resolve("../io/worker.ts");'],
+  ],
   "no cast to any": [["src/base/a.ts", "const a = b as any;"]],
   "no unfinished work is left as a note": [["test/a.ts", "// TODO later"]],
   "no test is left out or singled out": [
@@ -114,6 +118,9 @@ const INNOCENT: Readonly<Record<string, readonly (readonly [path: string, text: 
   ],
   "koffi is imported in src/io/ffi only": [["src/io/ffi/a.ts", 'import koffi from "koffi";']],
   "src imports only declared dependencies": [["src/cli/a.ts", 'import { b } from "@known/scope/deep";']],
+  "a source is named outside of imports by the ending of the file that names it": [
+    ["src/io/a.ts", 'import { b } from "./b.ts"; const c = await import("./c.ts"); import "./d.ts"; // "./e.ts"'],
+  ],
   "no catch is empty": [["src/io/a.ts", "try { b(); } catch {\n  // already gone: that is what was wanted\n}"]],
   "files and lines keep to their size": [["src/base/a.ts", "//\n".repeat(600)]],
 };

@@ -9,6 +9,7 @@ import { POLICY_MAX_BYTES } from "../base/limits.ts";
 import { printable } from "../base/printable.ts";
 import type { Surroundings } from "./terminal.ts";
 
+const ENDING = import.meta.url.endsWith(".ts") ? ".ts" : ".js"; // of this program: sources in a checkout, else dist
 const MODULE = /\.(?:ts|mts|js|mjs)$/;
 
 /** The text to send. `-` reads standard input. Throws POLICY_INVALID. */
@@ -49,7 +50,7 @@ async function evaluateModule(path: string): Promise<string> {
     // So that a policy file needs no node_modules of its own.
     resolve: (specifier, context, next) =>
       specifier === "wirebadge/policy"
-        ? { url: import.meta.resolve("../policy/define-policy.ts"), shortCircuit: true }
+        ? { url: import.meta.resolve(`../policy/define-policy${ENDING}`), shortCircuit: true }
         : next(specifier, context),
   });
   let exported: unknown;
