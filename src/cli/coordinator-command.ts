@@ -79,7 +79,7 @@ async function runCoordinator(context: Context, flags: Flags): Promise<void> {
     throw new WirebadgeError("USAGE", `--listen ${formatHostPort(flags.listen)} is no address that a peer can go to`, {
       hint: "say how peers reach it: --url https://mesh.example.com (tokens carry it)",
     });
-  const logger = makeLogger(terminal.surroundings, flags.log);
+  const logger = await makeLogger(terminal.surroundings, flags.log);
   if (!isLoopback(flags.adminListen.host))
     logger.warn(
       { adminListen: formatHostPort(flags.adminListen) },

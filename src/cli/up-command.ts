@@ -133,7 +133,7 @@ async function runUp(context: Context, flags: UpFlags): Promise<void> {
     forwards: flags.forward ?? [],
     exposes: flags.expose ?? [],
     requireNative: flags.require === "native",
-    logger: makeLogger(terminal.surroundings, flags.log),
+    logger: await makeLogger(terminal.surroundings, flags.log),
     onDenial: (denial: Denial) =>
       terminal.note(terminal.json ? JSON.stringify({ event: "denial", ...denial }) : formatDenial(denial)),
   };
@@ -165,7 +165,7 @@ async function runWg(
     exposes: flags.expose ?? [],
     ignoreHooks: flags.ignoreHooks === true,
     requireNative: flags.require === "native",
-    logger: makeLogger(terminal.surroundings, flags.log),
+    logger: await makeLogger(terminal.surroundings, flags.log),
   };
   context.exitCode = await runUntilStopped(
     runtime.signals,
