@@ -92,13 +92,6 @@ export function parseRoute(text: string): string {
     : refuse("a prefix such as 10.20.0.0/16, or host:*.staging.internal");
 }
 
-/** `all`, `NAME` or `NAME=HOST:PORT`. */
-export function parseServe(text: string): string {
-  return /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:=(?:\[[^\]]+\]|[^:[\]=]+):\d{1,5})?$/.test(text)
-    ? text
-    : refuse("NAME, NAME=HOST:PORT or all");
-}
-
 /** An identity's full name. */
 export function parseIdentity(text: string): string {
   return /^(?:user|node|agent):[^\s:]{1,320}$/.test(text)

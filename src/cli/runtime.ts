@@ -3,6 +3,7 @@
 import type { Logger } from "pino";
 import type { Can, Denial, Denials, EntryPoint, Ping, Status, Whois } from "../peer/local-api-schema.ts";
 import type { AdminClient, AdminClientOptions } from "./admin-client.ts";
+import type { EntryOptions } from "./entry-options.ts";
 import type { Running, SignalSource } from "./lifetime.ts";
 
 export interface CoordinatorStart {
@@ -22,17 +23,10 @@ export interface CoordinatorReady extends Running {
   readonly networkId: string;
 }
 
-export interface PeerStart {
+export interface PeerStart extends EntryOptions {
   readonly token: string | undefined;
   readonly stateDir: string | undefined;
   readonly listenPort: number | undefined;
-  readonly routes: readonly string[];
-  readonly serves: readonly string[];
-  /** HOST:PORT; "" asks for the default place. */
-  readonly socks: string | undefined;
-  readonly allowRemote: boolean;
-  readonly forwards: readonly string[];
-  readonly exposes: readonly string[];
   readonly requireNative: boolean;
   readonly logger: Logger;
   readonly onDenial: (denial: Denial) => void;

@@ -6,17 +6,9 @@ import { WirebadgeError } from "../base/errors.ts";
 import { printable } from "../base/printable.ts";
 import type { Denial } from "../peer/local-api-schema.ts";
 import type { Context } from "./admin-command.ts";
-import {
-  addCommand,
-  collect,
-  formatHostPort,
-  isLoopback,
-  parseListen,
-  parsePort,
-  parseRoute,
-  parseServe,
-} from "./command.ts";
+import { addCommand, collect, parsePort } from "./command.ts";
 import { logOption } from "./coordinator-command.ts";
+import { checkEntryOptions, type EntryOptions } from "./entry-options.ts";
 import { runUntilStopped } from "./lifetime.ts";
 import { type LogLevel, makeLogger } from "./log.ts";
 import { formatDenial, formatEntryPoint } from "./peer-format.ts";
@@ -54,18 +46,18 @@ export function addUpCommand(program: Command, context: Context): void {
     examples: [
       "wirebadge up --token-file coder.token --socks",
       "wirebadge up --token-file - --serve staging=127.0.0.1:8080 < gateway.token",
-      "wirebadge up --state ~/agents/coder --forward 127.0.0.1:5432=service:staging-db",
+      "wirebadge up --state ~/agents/coder --forward 5432=staging-db:5432",
     ],
   });
   command
     .option("--token-file <file>", "the enrolment token; - is standard input")
     .option("--state <dir>", "state folder (default: one for each coordinator and identity)")
     .option("--listen-port <n>", "UDP port for WireGuard (default: any free one)", parsePort)
-    .option("--route <route>", "offer a CIDR or host:PATTERN as a gateway (repeatable)", collect(parseRoute))
+    .option("--route <route>", "offer a CIDR or host:PATTERN as a gateway (repeatable)", collect(String))
     .option(
       "--serve <name[=host:port]>",
       "offer a service as a gateway, or all that the policy gives it (repeatable)",
-      collect(parseServe),
+      collect(String),
     )
     .option("--allow-remote", "let entry points listen on other addresses than loopback; they then demand credentials");
   addEntryOptions(command).action((flags: UpFlags) => runUp(context, flags));
@@ -79,10 +71,7 @@ export function addWgCommand(program: Command, context: Context): void {
       "Takes every key of wg(8) and wg-quick(8). Hooks (PreUp and the like) and SaveConfig never run: they " +
       "are refused unless --ignore-hooks.\n" +
       "Names asked for through SOCKS are resolved by the file's DNS servers, through the tunnel.",
-    examples: [
-      "wirebadge wg home.conf --socks 127.0.0.1:1080",
-      "wirebadge wg home.conf --forward 127.0.0.1:8080=10.0.0.5:80",
-    ],
+    examples: ["wirebadge wg home.conf --socks 127.0.0.1:1080", "wirebadge wg home.conf --forward 8080=10.0.0.5:80"],
   });
   command.option("--ignore-hooks", "start although the file has hooks or SaveConfig; they are not run");
   addEntryOptions(command).action((file: string, flags: EntryFlags & { readonly ignoreHooks?: boolean }) =>
@@ -95,7 +84,7 @@ function addEntryOptions(command: Command): Command {
     .option("--socks [host:port]", "SOCKS5 entry point (default place: a socket in the state folder)")
     .option(
       "--forward <local=remote>",
-      "listen here, connect there: 127.0.0.1:5432=service:staging-db (repeatable)",
+      "listen here, connect there: 5432=staging-db:5432 (repeatable)",
       collect(String),
     )
     .option(
@@ -107,31 +96,27 @@ function addEntryOptions(command: Command): Command {
     .addOption(logOption());
 }
 
-function socksOption(flags: EntryFlags, allowRemote: boolean): string | undefined {
-  if (flags.socks === undefined) return undefined;
-  if (flags.socks === true) return "";
-  const listen = parseListen(flags.socks);
-  if (!allowRemote && !isLoopback(listen.host))
-    throw new WirebadgeError("USAGE", `--socks ${flags.socks} would be open to the network`, {
-      hint: "use a loopback address; --allow-remote opens it, and then it demands credentials",
-    });
-  return formatHostPort(listen);
+/** The options as they go on, checked. */
+async function entryOptions(flags: EntryFlags & Partial<UpFlags>): Promise<EntryOptions> {
+  const options = {
+    routes: flags.route ?? [],
+    serves: flags.serve ?? [],
+    socks: flags.socks === true ? "" : flags.socks,
+    allowRemote: flags.allowRemote === true,
+    forwards: flags.forward ?? [],
+    exposes: flags.expose ?? [],
+  };
+  await checkEntryOptions(options);
+  return options;
 }
 
 async function runUp(context: Context, flags: UpFlags): Promise<void> {
   const { terminal, runtime } = context;
-  const allowRemote = flags.allowRemote === true;
-  const socks = socksOption(flags, allowRemote);
   const start = {
+    ...(await entryOptions(flags)),
     token: await readToken(terminal, flags.tokenFile),
     stateDir: flags.state,
     listenPort: flags.listenPort,
-    routes: flags.route ?? [],
-    serves: flags.serve ?? [],
-    socks,
-    allowRemote,
-    forwards: flags.forward ?? [],
-    exposes: flags.expose ?? [],
     requireNative: flags.require === "native",
     logger: await makeLogger(terminal.surroundings, flags.log),
     onDenial: (denial: Denial) =>
@@ -156,13 +141,10 @@ async function runWg(
   flags: EntryFlags & { readonly ignoreHooks?: boolean },
 ): Promise<void> {
   const { terminal, runtime } = context;
-  const socks = socksOption(flags, false);
   const start = {
+    ...(await entryOptions(flags)),
     configText: await readConfig(terminal, file),
     fileName: file,
-    socks,
-    forwards: flags.forward ?? [],
-    exposes: flags.expose ?? [],
     ignoreHooks: flags.ignoreHooks === true,
     requireNative: flags.require === "native",
     logger: await makeLogger(terminal.surroundings, flags.log),
