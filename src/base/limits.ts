@@ -50,13 +50,29 @@ export const FIRST_FRAGMENTS_PER_SESSION_MAX = 64; // allowed first fragments wh
 // Userspace TCP/IP
 export const TCP_CONNECTIONS_MAX = 16_384; // per stack
 export const TCP_BACKLOG_MAX = 512; // half-open or not yet accepted, per stack
+export const TCP_BACKLOG_PER_REMOTE_MAX = 256; // of them from one address, so that one flood can't shut out the others
+export const TCP_OPENING_MAX_MS = 30 * SECOND_MS; // a SYN that nobody decides on; above GATEWAY_DIAL_TIMEOUT_MS
+export const TCP_CONNECT_MAX_MS = 180 * SECOND_MS; // RFC 9293 §3.8.3: R2 of a SYN, at least 3 minutes
+export const TCP_ACCEPT_MAX_MS = 60 * SECOND_MS; // SYN-RECEIVED: a backlog place is not held longer
+export const TCP_RETRANSMIT_MAX_MS = 120 * SECOND_MS; // RFC 9293 §3.8.3: R2, at least 100 s
+export const TCP_TIME_WAIT_MS = 60 * SECOND_MS; // 2·MSL, with MSL = 30 s: no packet of a tunnel lives longer
+export const TCP_TIME_WAIT_MAX = 8_192; // oldest forgotten first
+export const TCP_KEEPALIVE_IDLE_MS = 15 * MINUTE_MS; // then probes, so that vanished ends don't fill the table
+export const TCP_MEMORY_CHUNKS_MAX = 16_384; // of 16 KiB each: 256 MiB in all send buffers of a stack
+export const TCP_RECEIVE_MEMORY_MAX_BYTES = 256 * MIB; // in all receive buffers of a stack; beyond it segments are dropped
 export const TCP_SEND_BUFFER_BYTES = 1 * MIB;
 export const TCP_RECEIVE_BUFFER_BYTES = 1 * MIB;
 export const TCP_OUT_OF_ORDER_SEGMENTS_MAX = 1_024; // per connection
 export const UDP_SOCKETS_MAX = 16_384;
 export const UDP_QUEUE_DATAGRAMS_MAX = 256; // per socket
 export const FRAGMENTS_DATAGRAMS_MAX = 64; // datagrams in reassembly per stack
+export const FRAGMENTS_PER_SOURCE_MAX = 16; // of them from one address
+export const FRAGMENTS_PER_DATAGRAM_MAX = 64; // 64 KiB in packets of 1,280 bytes are 54
 export const FRAGMENTS_TIMEOUT_MS = 30 * SECOND_MS; // RFC 791, RFC 8200 §4.5 (60 s at most)
+export const PINGS_MAX = 1_024; // echo requests without an answer yet
+export const PING_TIMEOUT_MS = 60 * SECOND_MS;
+export const PATH_MTUS_MAX = 1_024; // destinations whose path is known to be narrower
+export const PATH_MTU_LIFE_MS = 10 * MINUTE_MS; // RFC 1191 §6.3, RFC 8201 §4
 export const ICMP_ERRORS_PER_SECOND_MAX = 100; // RFC 1812 §4.3.2.8, RFC 4443 §2.4 (f)
 
 export const PING_TIMEOUT_MS = 5 * SECOND_MS;

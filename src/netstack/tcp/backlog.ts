@@ -1,0 +1,33 @@
+// How many half-open connections there may be, in all and from one address: what a SYN flood meets. RFC 4987 §3.
+import { type Address, formatAddress } from "../../base/address.ts";
+import { TCP_BACKLOG_MAX, TCP_BACKLOG_PER_REMOTE_MAX } from "../../base/limits.ts";
+import type { FlowKey } from "../flow-table.ts";
+
+export class Backlog {
+  readonly #entries = new Set<FlowKey>();
+  readonly #byRemote = new Map<string, number>();
+
+  get size(): number {
+    return this.#entries.size;
+  }
+
+  hasRoom(remote: Address): boolean {
+    if (this.#entries.size >= TCP_BACKLOG_MAX) return false;
+    return (this.#byRemote.get(formatAddress(remote)) ?? 0) < TCP_BACKLOG_PER_REMOTE_MAX;
+  }
+
+  add(key: FlowKey): void {
+    this.#entries.add(key);
+    const remote = formatAddress(key.remote.address);
+    this.#byRemote.set(remote, (this.#byRemote.get(remote) ?? 0) + 1);
+  }
+
+  /** Does nothing for what is not in it. */
+  delete(key: FlowKey): void {
+    if (!this.#entries.delete(key)) return;
+    const remote = formatAddress(key.remote.address);
+    const left = this.#byRemote.get(remote)! - 1;
+    if (left === 0) this.#byRemote.delete(remote);
+    else this.#byRemote.set(remote, left);
+  }
+}

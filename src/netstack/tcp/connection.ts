@@ -1,0 +1,608 @@
+// One TCP connection: what arrives (RFC 9293 §3.10.7, in its order of steps), what the user asks, what falls due. The sending half is
+// sender.ts, the receiving half window.ts and receive-buffer.ts. Blind attacks are met as RFC 5961 says: a reset counts only at exactly
+// RCV.NXT, a SYN never, an acknowledgment only near what was sent; all else earns a challenge acknowledgment, a few a second.
+// The initial sequence number is random for each connection. RFC 6528's clock guards a reused pair of ports against old duplicates; a
+// tunnel's replay window leaves none, and TIME-WAIT covers what is in flight.
+import type { Endpoint } from "../../base/address.ts";
+import { isV4 } from "../../base/address.ts";
+import {
+  TCP_ACCEPT_MAX_MS,
+  TCP_CONNECT_MAX_MS,
+  TCP_KEEPALIVE_IDLE_MS,
+  TCP_OUT_OF_ORDER_SEGMENTS_MAX,
+  TCP_TIME_WAIT_MS,
+} from "../../base/limits.ts";
+import { randomU32 } from "../../base/random.ts";
+import { SECOND_MS } from "../../base/units.ts";
+import { TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN } from "../../wire/packet.ts";
+import type { TcpOptions } from "../../wire/tcp.ts";
+import type { TcpCloseReason, TcpConnection, TcpHandler } from "../contract.ts";
+import type { Timed } from "../deadlines.ts";
+import { FlowKey } from "../flow-table.ts";
+import { RateLimit } from "../rate-limit.ts";
+import type { TcpHost } from "./host.ts";
+import { ReceiveBuffer } from "./receive-buffer.ts";
+import type { Segment } from "./segment.ts";
+import { SegmentWriter } from "./segment-writer.ts";
+import { Sender } from "./sender.ts";
+import { sequenceAdd, sequenceAfter, sequenceBefore, sequenceDifference } from "./sequence.ts";
+import * as state from "./state.ts";
+import { ReceiveWindow, windowShiftFor } from "./window.ts";
+
+export const DELAYED_ACK_MS = 40; // RFC 9293 §3.8.6.3: below 500
+const CHALLENGE_ACKS_PER_SECOND_MAX = 10; // a connection; a count for the whole stack would tell others of it (RFC 5961 §7)
+const KEEPALIVE_INTERVAL_MS = 75 * SECOND_MS;
+const KEEPALIVE_PROBES_MAX = 9;
+const STARVED_RETRY_MS = 100;
+const MSS_DEFAULT_V4_BYTES = 536; // RFC 9293 §3.7.1
+const MSS_DEFAULT_V6_BYTES = 1220;
+/** A remote end that asks for less gets this: tiny segments multiply packets. */
+const MSS_MIN_BYTES = 88;
+
+const NO_HANDLER: TcpHandler = { readable: () => undefined, writable: () => undefined, closed: () => undefined };
+
+/** The largest segment's data within an MTU. */
+export function mssFor(remote: Endpoint, mtuBytes: number): number {
+  return mtuBytes - (isV4(remote.address) ? 40 : 60);
+}
+
+export class Connection extends FlowKey implements TcpConnection, Timed {
+  deadlineMs = Number.POSITIVE_INFINITY;
+  heapIndex = -1;
+  handler: TcpHandler = NO_HANDLER;
+  state: state.TcpState = state.CLOSED;
+  /** Opened by the other end, by a SYN that a listener or an opening took. */
+  isPassive = false;
+  /** Nobody knows of it before its handshake has ended. */
+  isFromListener = false;
+  readonly #host: TcpHost;
+  readonly #writer: SegmentWriter;
+  readonly #sender: Sender;
+  readonly #window: ReceiveWindow;
+  readonly #buffer = new ReceiveBuffer(TCP_OUT_OF_ORDER_SEGMENTS_MAX);
+  readonly #ownMssBytes: number;
+  readonly #ownShift: number;
+  #offersScale = true;
+  #startedMs = 0;
+  /** Where the remote end's stream ends, once known. */
+  #finSequence: number | undefined;
+  #remoteFinished = false;
+  /** In a handler's or a segment's turn: sending waits for its end. */
+  #depth = 0;
+  #ackNow = false;
+  #updateWindow = false;
+  #unacknowledgedBytes = 0;
+  #largestDataBytes = MSS_MIN_BYTES;
+  #delayedAckAtMs = Number.POSITIVE_INFINITY;
+  #timeWaitUntilMs = Number.POSITIVE_INFINITY;
+  #starvedUntilMs = Number.POSITIVE_INFINITY;
+  #keepaliveProbes = 0;
+  readonly #challenges = new RateLimit(CHALLENGE_ACKS_PER_SECOND_MAX);
+  #wantsRoom = false;
+  #hasNews = false;
+  #isClosed = false;
+  #heldBytes = 0;
+
+  constructor(host: TcpHost, local: Endpoint, remote: Endpoint) {
+    super(local, remote);
+    this.#host = host;
+    this.#writer = new SegmentWriter(host.output, local, remote);
+    this.#ownMssBytes = mssFor(remote, host.output.mtuBytes);
+    this.#ownShift = windowShiftFor(host.receiveBufferBytes);
+    this.#window = new ReceiveWindow(host.receiveBufferBytes);
+    const mssBytes = Math.min(this.#ownMssBytes, isV4(remote.address) ? MSS_DEFAULT_V4_BYTES : MSS_DEFAULT_V6_BYTES);
+    this.#sender = new Sender(this, host.chunks, host.sendBufferBytes, randomU32(host.random), mssBytes);
+  }
+
+  // --- What the user asks -------------------------------------------------------------------------------------------------------------
+
+  get readableBytes(): number {
+    return this.#buffer.readableBytes;
+  }
+
+  get remoteEnded(): boolean {
+    return this.#remoteFinished && this.#buffer.readableBytes === 0;
+  }
+
+  get writableBytes(): number {
+    return this.#isClosed || this.#sender.finQueued ? 0 : this.#sender.buffer.roomBytes;
+  }
+
+  read(nowMs: number, maxBytes: number): Uint8Array | undefined {
+    const bytes = this.#buffer.read(maxBytes);
+    if (bytes === undefined) return undefined;
+    this.#accountMemory();
+    if (state.canReceive(this.state) && this.#window.shouldUpdate(this.#heldForWindow(), this.#ownMssBytes)) {
+      this.#updateWindow = true;
+    }
+    this.#finishTurn(nowMs);
+    return bytes;
+  }
+
+  write(nowMs: number, bytes: Uint8Array): number {
+    if (this.#isClosed || this.#sender.finQueued) return 0;
+    const taken = this.#sender.write(nowMs, bytes);
+    if (taken < bytes.length) this.#wantsRoom = true;
+    if (taken > 0 || this.#wantsRoom) this.#finishTurn(nowMs);
+    return taken;
+  }
+
+  end(nowMs: number): void {
+    if (this.#isClosed || this.#sender.finQueued) return;
+    this.#sender.finQueued = true;
+    this.#wantsRoom = false;
+    this.#finishTurn(nowMs);
+  }
+
+  abort(nowMs: number): void {
+    if (this.#isClosed) return;
+    const isSilent = this.state === state.SYN_SENT || this.state === state.TIME_WAIT || this.state === state.CLOSED;
+    if (!isSilent) this.#sendReset(nowMs);
+    this.#close("aborted");
+  }
+
+  // --- Opening ------------------------------------------------------------------------------------------------------------------------
+
+  /** Active: SYN. */
+  open(nowMs: number): void {
+    this.state = state.SYN_SENT;
+    this.#startedMs = nowMs;
+    this.#sendSyn(nowMs);
+    this.#settle(nowMs);
+  }
+
+  /** Passive: answers a SYN that carried this. */
+  accept(nowMs: number, sequence: number, windowField: number, options: TcpOptions): void {
+    this.isPassive = true;
+    this.state = state.SYN_RECEIVED;
+    this.#startedMs = nowMs;
+    this.#takeSyn(sequence, options);
+    this.#sender.setWindow(sequence, this.#sender.initialSequence, windowField, 0);
+    this.#sendSyn(nowMs);
+    this.#settle(nowMs);
+  }
+
+  /** RCV.NXT, window shift and MSS from the remote end's SYN. */
+  #takeSyn(sequence: number, options: TcpOptions): void {
+    this.#window.start(sequenceAdd(sequence, 1));
+    this.#window.advertise(0, true); // what our SYN said or will say
+    this.#offersScale = options.windowScale >= 0;
+    if (this.#offersScale) {
+      this.#window.shift = this.#ownShift;
+      this.#sender.windowShift = options.windowScale;
+    }
+    const default_ = isV4(this.remote.address) ? MSS_DEFAULT_V4_BYTES : MSS_DEFAULT_V6_BYTES;
+    const asked = options.mssBytes === 0 ? default_ : Math.max(options.mssBytes, MSS_MIN_BYTES);
+    this.#sender.setMss(Math.min(asked, this.#ownMssBytes));
+  }
+
+  #sendSyn(nowMs: number): void {
+    const isAnswer = this.state === state.SYN_RECEIVED;
+    const flags = TCP_SYN | (isAnswer ? TCP_ACK : 0);
+    const shift = this.#offersScale ? this.#ownShift : -1;
+    const acknowledgment = isAnswer ? this.#window.next : 0;
+    const window = isAnswer ? this.#window.advertise(0, true) : Math.min(this.#host.receiveBufferBytes, 65_535);
+    this.#writer.sendSyn(nowMs, this.#sender.initialSequence, acknowledgment, flags, window, this.#ownMssBytes, shift);
+    this.#sender.synSent(nowMs);
+    this.#ackNow = false;
+  }
+
+  // --- What arrives -------------------------------------------------------------------------------------------------------------------
+
+  /** False: this connection is done, and the segment is a SYN that may begin another between the same ports (RFC 9293 §3.10.7.4). */
+  handleSegment(nowMs: number, segment: Segment): boolean {
+    if (this.state === state.TIME_WAIT && this.#beginsAnew(segment)) {
+      this.#close("closed");
+      return false;
+    }
+    this.#depth++;
+    if (this.state === state.SYN_SENT) this.#handleInSynSent(nowMs, segment);
+    else this.#handleSynchronized(nowMs, segment);
+    this.#depth--;
+    this.#finishTurn(nowMs);
+    return true;
+  }
+
+  #beginsAnew(segment: Segment): boolean {
+    const isSyn = (segment.flags & (TCP_SYN | TCP_ACK | TCP_RST)) === TCP_SYN;
+    return isSyn && sequenceAfter(segment.sequence, this.#window.next);
+  }
+
+  #handleInSynSent(nowMs: number, segment: Segment): void {
+    const sender = this.#sender;
+    const hasAck = (segment.flags & TCP_ACK) !== 0;
+    const acceptable = hasAck && segment.acknowledgment === sender.max;
+    if (hasAck && !acceptable) {
+      if ((segment.flags & TCP_RST) === 0) this.#sendResetAt(nowMs, segment.acknowledgment);
+      return;
+    }
+    if ((segment.flags & TCP_RST) !== 0) {
+      if (acceptable) this.#close("refused");
+      return;
+    }
+    if ((segment.flags & TCP_SYN) === 0) return;
+    this.#takeSyn(segment.sequence, segment.options);
+    sender.heardMs = nowMs;
+    if (acceptable) {
+      sender.acknowledged(nowMs, segment.acknowledgment);
+      sender.setWindow(segment.sequence, segment.acknowledgment, segment.window, 0);
+      this.#ackNow = true;
+      this.#establish(nowMs);
+      return;
+    }
+    this.state = state.SYN_RECEIVED; // both ends opened at once
+    sender.setWindow(segment.sequence, sender.initialSequence, segment.window, 0);
+    this.#sendSyn(nowMs);
+  }
+
+  #handleSynchronized(nowMs: number, segment: Segment): void {
+    const { flags } = segment;
+    if (!this.#window.isAcceptable(segment.sequence, segment.sequenceBytes)) {
+      this.#handleUnacceptable(nowMs, segment);
+      return;
+    }
+    if ((flags & TCP_RST) !== 0) {
+      this.#handleReset(nowMs, segment);
+      return;
+    }
+    if ((flags & TCP_SYN) !== 0) {
+      this.#challenge(nowMs); // RFC 5961 §4.2
+      return;
+    }
+    if ((flags & TCP_ACK) === 0) return;
+    if (!this.#handleAcknowledgment(nowMs, segment)) return;
+    this.#sender.heardMs = nowMs;
+    this.#keepaliveProbes = 0;
+    if (segment.dataBytes > 0) this.#handleData(nowMs, segment);
+    if ((flags & TCP_FIN) !== 0 && !this.#remoteFinished) this.#noteFin(segment);
+    this.#takeFin(nowMs);
+  }
+
+  #handleUnacceptable(nowMs: number, segment: Segment): void {
+    if ((segment.flags & TCP_RST) !== 0) return;
+    const isSyn = (segment.flags & TCP_SYN) !== 0;
+    if (isSyn && this.state === state.SYN_RECEIVED && sequenceAdd(segment.sequence, 1) === this.#window.next) {
+      if ((segment.flags & TCP_ACK) === 0)
+        this.#sendSyn(nowMs); // our SYN-ACK was lost
+      else this.#ackNow = true; // both opened at once; answering with another SYN-ACK would never end
+      return;
+    }
+    if (this.state === state.TIME_WAIT && (segment.flags & TCP_FIN) !== 0) {
+      this.#timeWaitUntilMs = nowMs + TCP_TIME_WAIT_MS; // its FIN again: our last acknowledgment was lost
+    }
+    if (segment.dataBytes > 0 && !isSyn) this.#ackNow = true;
+    else this.#challenge(nowMs);
+  }
+
+  #handleReset(nowMs: number, segment: Segment): void {
+    if (this.state === state.TIME_WAIT) return; // RFC 1337 §3
+    if (segment.sequence !== this.#window.next) {
+      this.#challenge(nowMs); // RFC 5961 §3.2
+      return;
+    }
+    const refused = this.state === state.SYN_RECEIVED && !this.isPassive;
+    this.#close(refused ? "refused" : "reset");
+  }
+
+  /** False: the segment ends here. */
+  #handleAcknowledgment(nowMs: number, segment: Segment): boolean {
+    const sender = this.#sender;
+    const acknowledgment = segment.acknowledgment;
+    const isNew = sequenceAfter(acknowledgment, sender.una);
+    if (this.state === state.SYN_RECEIVED) {
+      if (!isNew || sequenceAfter(acknowledgment, sender.max)) {
+        this.#sendResetAt(nowMs, acknowledgment);
+        return false;
+      }
+      sender.setWindow(segment.sequence, acknowledgment, segment.window, sender.windowShift);
+      this.#establish(nowMs);
+      if (this.#isClosed) return false; // by its handler
+    }
+    if (sequenceAfter(acknowledgment, sender.max)) {
+      this.#challenge(nowMs);
+      return false;
+    }
+    if (sequenceDifference(sender.una, acknowledgment) > Math.max(sender.windowMaxBytes, 1)) {
+      this.#challenge(nowMs); // RFC 5961 §5.2
+      return false;
+    }
+    const outstanding = sender.outstandingBytes > 0;
+    const field = segment.window;
+    const windowBefore = sender.windowBytes;
+    if (!sequenceBefore(acknowledgment, sender.una)) {
+      sender.updateWindow(segment.sequence, acknowledgment, field, sender.windowShift);
+    }
+    if (isNew) {
+      sender.acknowledged(nowMs, acknowledgment);
+      if (sender.finAcknowledged) this.#enter(nowMs, state.afterFinAcknowledged(this.state));
+      return !this.#isClosed;
+    }
+    const says = segment.sequenceBytes === 0 && field << sender.windowShift === windowBefore && windowBefore > 0;
+    if (outstanding && says && acknowledgment === sender.una) sender.duplicateAcknowledgment(nowMs);
+    return true;
+  }
+
+  #handleData(nowMs: number, segment: Segment): void {
+    if (!state.canReceive(this.state) || this.#remoteFinished) return;
+    const window = this.#window;
+    let { sequence, dataAt, dataBytes } = segment;
+    const skip = sequenceDifference(window.next, sequence);
+    if (skip > 0) {
+      if (skip >= dataBytes) {
+        this.#ackNow = true; // all of it again
+        return;
+      }
+      sequence = window.next;
+      dataAt += skip;
+      dataBytes -= skip;
+    }
+    let room = window.bytes - sequenceDifference(sequence, window.next);
+    if (this.#finSequence !== undefined) room = Math.min(room, sequenceDifference(this.#finSequence, sequence));
+    if (dataBytes > room) {
+      this.#ackNow = true;
+      dataBytes = Math.max(room, 0);
+    }
+    if (dataBytes === 0) return;
+    if (this.#host.receiveMemory.usedBytes + dataBytes > this.#host.receiveMemory.maxBytes) {
+      this.#host.count("TCP_RECEIVE_MEMORY_FULL");
+      return; // as if lost
+    }
+    if (dataBytes > this.#largestDataBytes) this.#largestDataBytes = Math.min(dataBytes, this.#ownMssBytes);
+    if (sequence !== window.next) {
+      this.#ackNow = true; // a duplicate acknowledgment tells the sender (RFC 5681 §4.2)
+      if (!this.#buffer.insertEarly(sequence, segment.buffer, dataAt, dataBytes)) {
+        this.#host.count("TCP_OUT_OF_ORDER_FULL");
+      }
+      this.#accountMemory();
+      return;
+    }
+    this.#buffer.append(segment.buffer, dataAt, dataBytes);
+    window.next = sequenceAdd(window.next, dataBytes);
+    if (this.#buffer.earlyPieces > 0) {
+      window.next = this.#buffer.takeEarly(window.next);
+      this.#ackNow = true; // a gap was filled, at least in part
+    }
+    this.#accountMemory();
+    this.#hasNews = true;
+    this.#unacknowledgedBytes += dataBytes;
+    if (this.#unacknowledgedBytes >= 2 * this.#largestDataBytes)
+      this.#ackNow = true; // every second segment
+    else if (this.#delayedAckAtMs === Number.POSITIVE_INFINITY) this.#delayedAckAtMs = nowMs + DELAYED_ACK_MS;
+  }
+
+  #noteFin(segment: Segment): void {
+    if (!state.canReceive(this.state)) return;
+    const at = sequenceAdd(segment.sequence, segment.dataBytes);
+    const ahead = sequenceDifference(at, this.#window.next);
+    if (ahead < 0 || ahead > this.#window.bytes) return;
+    this.#finSequence ??= at;
+    if (at !== this.#window.next) this.#ackNow = true;
+  }
+
+  /** Once all before it has come. */
+  #takeFin(nowMs: number): void {
+    if (this.#remoteFinished || this.#finSequence !== this.#window.next) return;
+    this.#window.next = sequenceAdd(this.#window.next, 1);
+    this.#remoteFinished = true;
+    this.#ackNow = true;
+    this.#hasNews = true;
+    this.#enter(nowMs, state.afterFinReceived(this.state));
+  }
+
+  /** ICMP says that nothing gets there (RFC 5461: fatal while opening, no more than a hint afterwards). */
+  handleUnreachable(sequence: number, prohibited: boolean): void {
+    const opening = this.state === state.SYN_SENT && sequence === this.#sender.initialSequence;
+    if (opening) this.#close(prohibited ? "prohibited" : "unreachable");
+    else this.#host.count("TCP_ICMP_SOFT_ERRORS");
+  }
+
+  /** ICMP says that a segment was too big; believed when the sequence quoted is outstanding (RFC 5927 §4.1), and only downwards. */
+  handleTooBig(nowMs: number, sequence: number, mtuBytes: number): void {
+    const sender = this.#sender;
+    if (sequenceBefore(sequence, sender.una) || !sequenceBefore(sequence, sender.max)) return;
+    const mssBytes = mssFor(this.remote, mtuBytes);
+    if (mssBytes >= sender.mssBytes) return;
+    sender.shrinkMss(nowMs, Math.max(mssBytes, MSS_MIN_BYTES));
+    this.#finishTurn(nowMs);
+  }
+
+  // --- What falls due -----------------------------------------------------------------------------------------------------------------
+
+  handleDeadline(nowMs: number): void {
+    this.#depth++;
+    if (nowMs >= this.#timeWaitUntilMs) this.dropped();
+    else this.#runTimers(nowMs);
+    this.#depth--;
+    this.#finishTurn(nowMs);
+  }
+
+  #runTimers(nowMs: number): void {
+    const sender = this.#sender;
+    if (nowMs >= this.#delayedAckAtMs) this.#ackNow = true;
+    if (nowMs >= this.#starvedUntilMs) this.#starvedUntilMs = Number.POSITIVE_INFINITY;
+    if (nowMs >= sender.retransmitAtMs) {
+      this.#host.count("TCP_RETRANSMISSIONS");
+      if (!sender.isOpen) this.#resendSyn(nowMs);
+      else if (!sender.retransmissionTimeout(nowMs)) this.#giveUp(nowMs);
+    } else if (nowMs >= sender.persistAtMs && !sender.persistTimeout(nowMs)) {
+      this.#giveUp(nowMs);
+    }
+    if (nowMs >= this.#keepaliveAtMs()) this.#keepAlive(nowMs);
+  }
+
+  #resendSyn(nowMs: number): void {
+    const patienceMs = this.isPassive ? TCP_ACCEPT_MAX_MS : TCP_CONNECT_MAX_MS;
+    if (nowMs - this.#startedMs >= patienceMs) {
+      this.#close("timeout");
+      return;
+    }
+    this.#sender.rtt.backOff();
+    this.#sendSyn(nowMs);
+  }
+
+  #giveUp(nowMs: number): void {
+    this.#sendReset(nowMs);
+    this.#close("timeout");
+  }
+
+  /** Only while nothing else would tell us that the other end is gone. */
+  #keepaliveAtMs(): number {
+    const idle = this.#sender.isOpen && this.state !== state.TIME_WAIT && this.#sender.outstandingBytes === 0;
+    if (!idle || this.#sender.persistAtMs !== Number.POSITIVE_INFINITY) return Number.POSITIVE_INFINITY;
+    return this.#sender.heardMs + TCP_KEEPALIVE_IDLE_MS + this.#keepaliveProbes * KEEPALIVE_INTERVAL_MS;
+  }
+
+  #keepAlive(nowMs: number): void {
+    if (this.#keepaliveProbes >= KEEPALIVE_PROBES_MAX) {
+      this.#giveUp(nowMs);
+      return;
+    }
+    this.#keepaliveProbes++;
+    this.#buffer.releaseIdle();
+    this.#emit(nowMs, sequenceAdd(this.#sender.una, -1), TCP_ACK, 0, 0); // RFC 9293 §3.8.4: an old sequence asks for an answer
+  }
+
+  // --- Sending ------------------------------------------------------------------------------------------------------------------------
+
+  /** For the sender: one segment of ours, with what we have to acknowledge. */
+  sendData(nowMs: number, sequence: number, flags: number, offset: number, dataBytes: number): void {
+    this.#emit(nowMs, sequence, flags, offset, dataBytes);
+  }
+
+  finSent(): void {
+    this.state = state.afterFinSent(this.state);
+  }
+
+  #emit(nowMs: number, sequence: number, flags: number, offset: number, dataBytes: number): void {
+    const field = this.#window.advertise(this.#heldForWindow(), false);
+    this.#ackNow = false;
+    this.#updateWindow = false;
+    this.#unacknowledgedBytes = 0;
+    this.#delayedAckAtMs = Number.POSITIVE_INFINITY;
+    this.#writer.send(nowMs, sequence, this.#window.next, flags, field, this.#sender.buffer, offset, dataBytes);
+  }
+
+  #sendReset(nowMs: number): void {
+    this.#host.count("TCP_RESETS_SENT");
+    const { max } = this.#sender;
+    this.#writer.send(nowMs, max, this.#window.next, TCP_RST | TCP_ACK, 0, this.#sender.buffer, 0, 0);
+  }
+
+  #sendResetAt(nowMs: number, sequence: number): void {
+    this.#host.count("TCP_RESETS_SENT");
+    this.#writer.send(nowMs, sequence, 0, TCP_RST, 0, this.#sender.buffer, 0, 0);
+  }
+
+  /** An acknowledgment that costs a blind attacker's segment nothing else, and him no flood (RFC 5961 §7). */
+  #challenge(nowMs: number): void {
+    if (!this.#challenges.take(nowMs)) return;
+    this.#host.count("TCP_CHALLENGE_ACKS");
+    this.#ackNow = true;
+  }
+
+  // --- The end of every turn ----------------------------------------------------------------------------------------------------------
+
+  /** Handlers first, so that their answers carry the acknowledgment; then sending; then timers. */
+  #finishTurn(nowMs: number): void {
+    if (this.#depth > 0) return;
+    this.#depth++;
+    this.#notify();
+    this.#depth--;
+    if (this.state === state.CLOSED) return;
+    this.#sender.transmit(nowMs);
+    if (this.#ackNow || (this.#updateWindow && state.canReceive(this.state))) {
+      this.#emit(nowMs, this.#sender.isOpen ? this.#acknowledgmentSequence() : this.#sender.next, TCP_ACK, 0, 0);
+    }
+    this.#settle(nowMs);
+  }
+
+  /** Behind everything that was ever sent, except what a closed window would refuse. */
+  #acknowledgmentSequence(): number {
+    return this.#sender.windowBytes === 0 ? this.#sender.next : this.#sender.max;
+  }
+
+  #notify(): void {
+    if (this.#hasNews) {
+      this.#hasNews = false;
+      if (!this.#isClosed) this.handler.readable();
+    }
+    if (this.#wantsRoom && !this.#isClosed && this.#hasRoom()) {
+      this.#wantsRoom = false;
+      this.handler.writable();
+    }
+    const finished = this.state === state.TIME_WAIT || this.state === state.CLOSED;
+    if (finished && !this.#isClosed && this.remoteEnded) this.#tellClosed("closed");
+  }
+
+  #hasRoom(): boolean {
+    const { buffer } = this.#sender;
+    if (buffer.roomBytes < this.#host.sendBufferBytes / 4) return false;
+    return buffer.sizeBytes > 0 || this.#starvedUntilMs === Number.POSITIVE_INFINITY;
+  }
+
+  #establish(nowMs: number): void {
+    this.state = state.ESTABLISHED;
+    this.#host.established(nowMs, this);
+    if (!this.isPassive && !this.#isClosed) this.handler.connected?.();
+  }
+
+  #enter(nowMs: number, next: state.TcpState): void {
+    if (next === this.state) return;
+    this.state = next;
+    if (next === state.TIME_WAIT) {
+      this.#timeWaitUntilMs = nowMs + TCP_TIME_WAIT_MS;
+      this.#host.waiting(this);
+    } else if (next === state.CLOSED) {
+      this.#host.forget(this);
+    }
+  }
+
+  /** Ends it at once, whatever was buffered. */
+  #close(reason: TcpCloseReason): void {
+    this.state = state.CLOSED;
+    this.#host.forget(this);
+    this.#buffer.clear();
+    this.#accountMemory();
+    this.#tellClosed(reason);
+  }
+
+  #tellClosed(reason: TcpCloseReason): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#sender.buffer.clear();
+    this.handler.closed(reason);
+  }
+
+  /** TIME-WAIT is over, or the table needs its place. Bytes that nobody has read yet stay readable. */
+  dropped(): void {
+    this.state = state.CLOSED;
+    this.#host.forget(this);
+  }
+
+  #heldForWindow(): number {
+    return this.#buffer.readableBytes;
+  }
+
+  #accountMemory(): void {
+    const heldBytes = this.#buffer.readableBytes + this.#buffer.earlyBytes;
+    this.#host.receiveMemory.usedBytes += heldBytes - this.#heldBytes;
+    this.#heldBytes = heldBytes;
+  }
+
+  #settle(nowMs: number): void {
+    const sender = this.#sender;
+    sender.settle(nowMs);
+    if (this.#wantsRoom && sender.buffer.sizeBytes === 0 && this.#starvedUntilMs === Number.POSITIVE_INFINITY) {
+      this.#starvedUntilMs = nowMs + STARVED_RETRY_MS; // all connections together hold too much: ask again
+    }
+    const due = Math.min(
+      this.#delayedAckAtMs,
+      sender.retransmitAtMs,
+      sender.persistAtMs,
+      this.#timeWaitUntilMs,
+      this.#starvedUntilMs,
+      this.#keepaliveAtMs(),
+    );
+    this.#host.deadlines.set(this, due);
+  }
+}

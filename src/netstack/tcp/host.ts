@@ -1,0 +1,46 @@
+// What a connection needs of the TCP of its stack, and no more.
+import type { Random } from "../../base/random.ts";
+import type { Deadlines } from "../deadlines.ts";
+import type { PacketOutput } from "../packet-output.ts";
+import type { Connection } from "./connection.ts";
+import type { ChunkPool } from "./send-buffer.ts";
+
+export type TcpCounter =
+  | "TCP_BAD_CHECKSUM"
+  | "TCP_BACKLOG_FULL"
+  | "TCP_CONNECTIONS_FULL"
+  | "TCP_RECEIVE_MEMORY_FULL"
+  | "TCP_OUT_OF_ORDER_FULL"
+  | "TCP_CHALLENGE_ACKS"
+  | "TCP_RESETS_SENT"
+  | "TCP_RETRANSMISSIONS"
+  | "TCP_NO_CONNECTION"
+  | "TCP_ICMP_SOFT_ERRORS"
+  | "TCP_TIME_WAIT_EVICTED";
+
+export interface TcpHost {
+  readonly output: PacketOutput;
+  readonly deadlines: Deadlines;
+  readonly chunks: ChunkPool;
+  readonly receiveMemory: ReceiveMemory;
+  readonly random: Random;
+  readonly sendBufferBytes: number;
+  readonly receiveBufferBytes: number;
+  count(what: TcpCounter): void;
+  /** Its handshake has ended. */
+  established(nowMs: number, connection: Connection): void;
+  /** It is in TIME-WAIT. */
+  waiting(connection: Connection): void;
+  /** It is gone: out of every table. */
+  forget(connection: Connection): void;
+}
+
+/** What all receive buffers of a stack hold together. */
+export class ReceiveMemory {
+  readonly maxBytes: number;
+  usedBytes = 0;
+
+  constructor(maxBytes: number) {
+    this.maxBytes = maxBytes;
+  }
+}
