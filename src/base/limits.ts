@@ -59,7 +59,7 @@ export const TCP_TIME_WAIT_MS = 60 * SECOND_MS; // 2·MSL, with MSL = 30 s: no p
 export const TCP_TIME_WAIT_MAX = 8_192; // oldest forgotten first
 export const TCP_KEEPALIVE_IDLE_MS = 15 * MINUTE_MS; // then probes, so that vanished ends don't fill the table
 export const TCP_MEMORY_CHUNKS_MAX = 16_384; // of 16 KiB each: 256 MiB in all send buffers of a stack
-export const TCP_RECEIVE_MEMORY_MAX_BYTES = 256 * MIB; // in all receive buffers of a stack; beyond it segments are dropped
+export const TCP_RECEIVE_MEMORY_MAX_BYTES = 256 * MIB; // in all receive buffers of a stack; beyond: dropped
 export const TCP_SEND_BUFFER_BYTES = 1 * MIB;
 export const TCP_RECEIVE_BUFFER_BYTES = 1 * MIB;
 export const TCP_OUT_OF_ORDER_SEGMENTS_MAX = 1_024; // per connection

@@ -1,5 +1,5 @@
-// Sends a transport datagram of any size as one packet, or as fragments when it is larger than the path takes: RFC 791 §3.2,
-// RFC 8200 §4.5. Only what may be fragmented gets an id, and that is random (RFC 7739 §5.3).
+// Sends a transport datagram of any size as one packet, or as fragments when it is larger than the path takes: RFC 791
+// §3.2, RFC 8200 §4.5. Only what may be fragmented gets an id, and that is random (RFC 7739 §5.3).
 import { type Endpoint, isV4 } from "../base/address.ts";
 import { type Random, randomU32 } from "../base/random.ts";
 import { HOP_LIMIT } from "../wire/ip-header.ts";

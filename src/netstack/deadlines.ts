@@ -1,5 +1,5 @@
-// Who wants to be called when: an indexed binary heap, so that 10,000 connections cost O(log n) when a deadline moves and O(1) when the
-// next one is asked for. Each item carries its own place.
+// Who wants to be called when: an indexed binary heap, so that 10,000 connections cost O(log n) when a deadline moves
+// and O(1) when the next one is asked for. Each item carries its own place.
 
 export interface Timed {
   /** Infinity when nothing is due. Changed through `Deadlines.set` only. */

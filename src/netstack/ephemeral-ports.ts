@@ -1,4 +1,5 @@
-// Source ports nobody asked for by number: a random start, then the next free one (RFC 6056 §3.3.2). Below the overlay's reserved ports.
+// Source ports nobody asked for by number: a random start, then the next free one (RFC 6056 §3.3.2). Below the
+// overlay's reserved ports.
 import { type Random, randomBelow } from "../base/random.ts";
 
 export const EPHEMERAL_PORT_FIRST = 32_768;

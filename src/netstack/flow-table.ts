@@ -1,9 +1,12 @@
-// Finds what a packet belongs to by its local and remote endpoint, without allocating. The hash is HalfSipHash-1-3 (Aumasson and
-// Bernstein) under a random key, so that a remote end that chooses its ports can't choose its bucket. In memory only, never on the wire.
+// Finds what a packet belongs to by its local and remote endpoint, without allocating. The hash is HalfSipHash-1-3
+// (Aumasson and Bernstein) under a random key, so that a remote end that chooses its ports can't choose its bucket. In
+// memory only, never on the wire.
 import type { Endpoint } from "../base/address.ts";
 import { type Random, randomU32 } from "../base/random.ts";
 
-/** Base of everything that a FlowTable holds: one local and one remote endpoint, words kept signed for fast comparison. */
+/**
+ * Base of everything that a FlowTable holds: one local and one remote endpoint, words kept signed for fast comparison.
+ */
 export class FlowKey {
   readonly local: Endpoint;
   readonly remote: Endpoint;

@@ -1,6 +1,6 @@
-// Putting fragmented packets together, and cutting those that are too big: RFC 791 §3.2, RFC 8200 §4.5. Whatever overlaps is refused
-// whole, in both families (RFC 5722 §4): no two readers of such a packet need agree on what it says. Bounded in datagrams, per source,
-// in pieces, and in time; beyond a bound the newcomer is dropped.
+// Putting fragmented packets together, and cutting those that are too big: RFC 791 §3.2, RFC 8200 §4.5. Whatever
+// overlaps is refused whole, in both families (RFC 5722 §4): no two readers of such a packet need agree on what it
+// says. Bounded in datagrams, per source, in pieces, and in time; beyond a bound the newcomer is dropped.
 import { formatAddress } from "../base/address.ts";
 import { equalBytes, writeU16 } from "../base/bytes.ts";
 import {
@@ -128,7 +128,7 @@ function insert(assembly: Assembly, buffer: Uint8Array, offset: number, info: Pa
   while (index > 0 && pieces[index - 1]!.from >= from) index--;
   const after = pieces[index];
   const before = pieces[index - 1];
-  if (after !== undefined && after.from === from && equalBytes(after.bytes, part)) return undefined; // the same one twice
+  if (after !== undefined && after.from === from && equalBytes(after.bytes, part)) return undefined; // twice
   if (after !== undefined && after.from < to) return "FRAGMENT_OVERLAP";
   if (before !== undefined && before.from + before.bytes.length > from) return "FRAGMENT_OVERLAP";
   if (!info.hasMoreFragments) {

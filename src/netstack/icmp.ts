@@ -1,5 +1,6 @@
-// ICMP and ICMPv6 of one stack: answers echo to own addresses, sends echo and errors of its own (a bounded number a second), and tells
-// TCP and UDP what routers and hosts say of their packets. RFC 792, RFC 1122 §3.2.2, RFC 4443; RFC 5927 on what to believe.
+// ICMP and ICMPv6 of one stack: answers echo to own addresses, sends echo and errors of its own (a bounded number a
+// second), and tells TCP and UDP what routers and hosts say of their packets. RFC 792, RFC 1122 §3.2.2, RFC 4443; RFC
+// 5927 on what to believe.
 import { type Address, equalAddress, isV4 } from "../base/address.ts";
 import { readU16, readU32, writeU16 } from "../base/bytes.ts";
 import { ICMP_ERRORS_PER_SECOND_MAX, PING_TIMEOUT_MS, PINGS_MAX } from "../base/limits.ts";
@@ -212,7 +213,10 @@ function codeNumber(isIpv4: boolean, code: "port" | "host" | "prohibited"): numb
   }
 }
 
-/** The MTU that a "too big" names, 0 for other errors. An IPv4 router older than RFC 1191 names 0: then the least is assumed. */
+/**
+ * The MTU that a "too big" names, 0 for other errors. An IPv4 router older than RFC 1191 names 0: then the least is
+ * assumed.
+ */
 function tooBigMtu(buffer: Uint8Array, at: number, info: PacketInfo): number {
   if (info.version === 6) return info.icmpType === icmp.ICMPV6_TOO_BIG ? Math.max(readU32(buffer, at + 4), 1) : 0;
   const isTooBig = info.icmpType === icmp.ICMP_UNREACHABLE && info.icmpCode === icmp.ICMP_CODE_FRAGMENTATION_NEEDED;

@@ -1,5 +1,6 @@
-// The one buffer in which outgoing packets are built, with room before and behind for whoever seals them; and the headers that most of
-// them share. RFC 791, RFC 8200; IPv4 packets that may not be cut carry DF and id 0 (RFC 6864 §4.1).
+// The one buffer in which outgoing packets are built, with room before and behind for whoever seals them; and the
+// headers that most of them share. RFC 791, RFC 8200; IPv4 packets that may not be cut carry DF and id 0 (RFC 6864
+// §4.1).
 import type { Endpoint } from "../base/address.ts";
 import { isV4 } from "../base/address.ts";
 import { PACKET_MAX_BYTES } from "../base/limits.ts";

@@ -1,5 +1,5 @@
-// Destinations that routers called too narrow for our MTU: RFC 1191, RFC 8201. Only ever narrower than our own, within bounds, and
-// forgotten after ten minutes. TCP keeps its own per connection; this is for datagrams.
+// Destinations that routers called too narrow for our MTU: RFC 1191, RFC 8201. Only ever narrower than our own, within
+// bounds, and forgotten after ten minutes. TCP keeps its own per connection; this is for datagrams.
 import { type Address, formatAddress, isV4 } from "../base/address.ts";
 import { MTU_MIN_BYTES, PATH_MTU_LIFE_MS, PATH_MTUS_MAX } from "../base/limits.ts";
 

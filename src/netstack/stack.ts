@@ -1,5 +1,6 @@
-// The userspace TCP/IP stack of one peer: decode, reassemble, hand to TCP, UDP or ICMP. It sits behind the engine's filter: what arrives
-// here was opened, belongs to its sender and is allowed. Pure: bytes and nowMs in, packets out through the handler.
+// The userspace TCP/IP stack of one peer: decode, reassemble, hand to TCP, UDP or ICMP. It sits behind the engine's
+// filter: what arrives here was opened, belongs to its sender and is allowed. Pure: bytes and nowMs in, packets out
+// through the handler.
 import type { Address, Endpoint, Prefix } from "../base/address.ts";
 import { assert } from "../base/assert.ts";
 import { MTU_MIN_BYTES } from "../base/limits.ts";

@@ -1,5 +1,5 @@
-// UDP of one stack: RFC 768, RFC 1122 §4.1, RFC 8200 §8.1. A datagram goes to the socket of its 4-tuple, else to the one bound to its
-// destination, else to whoever takes new flows, else it is answered "port unreachable".
+// UDP of one stack: RFC 768, RFC 1122 §4.1, RFC 8200 §8.1. A datagram goes to the socket of its 4-tuple, else to the
+// one bound to its destination, else to whoever takes new flows, else it is answered "port unreachable".
 import type { Address, Endpoint } from "../base/address.ts";
 import { equalAddress } from "../base/address.ts";
 import { readU16, writeU16 } from "../base/bytes.ts";
@@ -124,7 +124,8 @@ export class Udp {
   ): void {
     const local = { address: info.destination, port: info.destinationPort };
     const remote = { address: info.source, port: info.sourcePort };
-    const quote = buffer.slice(offset, offset + Math.min(info.totalBytes, QUOTE_MAX_BYTES)); // the decision may take a while
+    // The decision may take a while.
+    const quote = buffer.slice(offset, offset + Math.min(info.totalBytes, QUOTE_MAX_BYTES));
     onOpening({
       local,
       remote,

@@ -1,5 +1,6 @@
-// Congestion control: slow start, congestion avoidance and fast recovery of RFC 5681 with NewReno (RFC 6582), byte counting with L = 2
-// (RFC 3465), initial window of ten segments (RFC 6928), restart after idling (RFC 5681 §4.1). Numbers in bytes.
+// Congestion control: slow start, congestion avoidance and fast recovery of RFC 5681 with NewReno (RFC 6582), byte
+// counting with L = 2 (RFC 3465), initial window of ten segments (RFC 6928), restart after idling (RFC 5681 §4.1).
+// Numbers in bytes.
 import { sequenceAfter, sequenceDifference } from "./sequence.ts";
 
 const INITIAL_SEGMENTS = 10;

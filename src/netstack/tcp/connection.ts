@@ -1,17 +1,12 @@
-// One TCP connection: what arrives (RFC 9293 §3.10.7, in its order of steps), what the user asks, what falls due. The sending half is
-// sender.ts, the receiving half window.ts and receive-buffer.ts. Blind attacks are met as RFC 5961 says: a reset counts only at exactly
-// RCV.NXT, a SYN never, an acknowledgment only near what was sent; all else earns a challenge acknowledgment, a few a second.
-// The initial sequence number is random for each connection. RFC 6528's clock guards a reused pair of ports against old duplicates; a
-// tunnel's replay window leaves none, and TIME-WAIT covers what is in flight.
+// One TCP connection: what arrives (RFC 9293 §3.10.7, in its order of steps), what the user asks, what falls due. The
+// sending half is sender.ts, the receiving half receiver.ts. Blind attacks are met as RFC 5961
+// says: a reset counts only at exactly RCV.NXT, a SYN never, an acknowledgment only near what was sent; all else earns
+// a challenge acknowledgment, a few a second. The initial sequence number is random for each connection. RFC 6528's
+// clock guards a reused pair of ports against old duplicates; a tunnel's replay window leaves none, and TIME-WAIT
+// covers what is in flight.
 import type { Endpoint } from "../../base/address.ts";
 import { isV4 } from "../../base/address.ts";
-import {
-  TCP_ACCEPT_MAX_MS,
-  TCP_CONNECT_MAX_MS,
-  TCP_KEEPALIVE_IDLE_MS,
-  TCP_OUT_OF_ORDER_SEGMENTS_MAX,
-  TCP_TIME_WAIT_MS,
-} from "../../base/limits.ts";
+import { TCP_ACCEPT_MAX_MS, TCP_CONNECT_MAX_MS, TCP_KEEPALIVE_IDLE_MS, TCP_TIME_WAIT_MS } from "../../base/limits.ts";
 import { randomU32 } from "../../base/random.ts";
 import { SECOND_MS } from "../../base/units.ts";
 import { TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN } from "../../wire/packet.ts";
@@ -20,17 +15,16 @@ import type { TcpCloseReason, TcpConnection, TcpHandler } from "../contract.ts";
 import type { Timed } from "../deadlines.ts";
 import { FlowKey } from "../flow-table.ts";
 import { RateLimit } from "../rate-limit.ts";
-import type { TcpHost } from "./host.ts";
-import { ReceiveBuffer } from "./receive-buffer.ts";
+import type { TcpCounter, TcpHost } from "./host.ts";
+import { Receiver } from "./receiver.ts";
 import type { Segment } from "./segment.ts";
 import { SegmentWriter } from "./segment-writer.ts";
 import { Sender } from "./sender.ts";
 import { sequenceAdd, sequenceAfter, sequenceBefore, sequenceDifference } from "./sequence.ts";
 import * as state from "./state.ts";
-import { ReceiveWindow, windowShiftFor } from "./window.ts";
 
-export const DELAYED_ACK_MS = 40; // RFC 9293 §3.8.6.3: below 500
-const CHALLENGE_ACKS_PER_SECOND_MAX = 10; // a connection; a count for the whole stack would tell others of it (RFC 5961 §7)
+/** A connection; a count for the whole stack would tell others of it (RFC 5961 §7). */
+const CHALLENGE_ACKS_PER_SECOND_MAX = 10;
 const KEEPALIVE_INTERVAL_MS = 75 * SECOND_MS;
 const KEEPALIVE_PROBES_MAX = 9;
 const STARVED_RETRY_MS = 100;
@@ -58,50 +52,37 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
   readonly #host: TcpHost;
   readonly #writer: SegmentWriter;
   readonly #sender: Sender;
-  readonly #window: ReceiveWindow;
-  readonly #buffer = new ReceiveBuffer(TCP_OUT_OF_ORDER_SEGMENTS_MAX);
+  readonly #receiver: Receiver;
   readonly #ownMssBytes: number;
-  readonly #ownShift: number;
-  #offersScale = true;
   #startedMs = 0;
-  /** Where the remote end's stream ends, once known. */
-  #finSequence: number | undefined;
-  #remoteFinished = false;
   /** In a handler's or a segment's turn: sending waits for its end. */
   #depth = 0;
-  #ackNow = false;
-  #updateWindow = false;
-  #unacknowledgedBytes = 0;
-  #largestDataBytes = MSS_MIN_BYTES;
-  #delayedAckAtMs = Number.POSITIVE_INFINITY;
   #timeWaitUntilMs = Number.POSITIVE_INFINITY;
   #starvedUntilMs = Number.POSITIVE_INFINITY;
   #keepaliveProbes = 0;
   readonly #challenges = new RateLimit(CHALLENGE_ACKS_PER_SECOND_MAX);
   #wantsRoom = false;
-  #hasNews = false;
   #isClosed = false;
-  #heldBytes = 0;
 
   constructor(host: TcpHost, local: Endpoint, remote: Endpoint) {
     super(local, remote);
     this.#host = host;
     this.#writer = new SegmentWriter(host.output, local, remote);
     this.#ownMssBytes = mssFor(remote, host.output.mtuBytes);
-    this.#ownShift = windowShiftFor(host.receiveBufferBytes);
-    this.#window = new ReceiveWindow(host.receiveBufferBytes);
+    const count = (what: TcpCounter): void => host.count(what);
+    this.#receiver = new Receiver(host.receiveMemory, count, host.receiveBufferBytes, this.#ownMssBytes);
     const mssBytes = Math.min(this.#ownMssBytes, isV4(remote.address) ? MSS_DEFAULT_V4_BYTES : MSS_DEFAULT_V6_BYTES);
     this.#sender = new Sender(this, host.chunks, host.sendBufferBytes, randomU32(host.random), mssBytes);
   }
 
-  // --- What the user asks -------------------------------------------------------------------------------------------------------------
+  // --- What the user asks ------------------------------------------------------------------------
 
   get readableBytes(): number {
-    return this.#buffer.readableBytes;
+    return this.#receiver.readableBytes;
   }
 
   get remoteEnded(): boolean {
-    return this.#remoteFinished && this.#buffer.readableBytes === 0;
+    return this.#receiver.isFinished && this.#receiver.readableBytes === 0;
   }
 
   get writableBytes(): number {
@@ -109,12 +90,8 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
   }
 
   read(nowMs: number, maxBytes: number): Uint8Array | undefined {
-    const bytes = this.#buffer.read(maxBytes);
+    const bytes = this.#receiver.read(maxBytes);
     if (bytes === undefined) return undefined;
-    this.#accountMemory();
-    if (state.canReceive(this.state) && this.#window.shouldUpdate(this.#heldForWindow(), this.#ownMssBytes)) {
-      this.#updateWindow = true;
-    }
     this.#finishTurn(nowMs);
     return bytes;
   }
@@ -141,7 +118,7 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
     this.#close("aborted");
   }
 
-  // --- Opening ------------------------------------------------------------------------------------------------------------------------
+  // --- Opening -----------------------------------------------------------------------------------
 
   /** Active: SYN. */
   open(nowMs: number): void {
@@ -164,13 +141,8 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
 
   /** RCV.NXT, window shift and MSS from the remote end's SYN. */
   #takeSyn(sequence: number, options: TcpOptions): void {
-    this.#window.start(sequenceAdd(sequence, 1));
-    this.#window.advertise(0, true); // what our SYN said or will say
-    this.#offersScale = options.windowScale >= 0;
-    if (this.#offersScale) {
-      this.#window.shift = this.#ownShift;
-      this.#sender.windowShift = options.windowScale;
-    }
+    this.#receiver.start(sequence, options);
+    this.#sender.windowShift = Math.max(options.windowScale, 0);
     const default_ = isV4(this.remote.address) ? MSS_DEFAULT_V4_BYTES : MSS_DEFAULT_V6_BYTES;
     const asked = options.mssBytes === 0 ? default_ : Math.max(options.mssBytes, MSS_MIN_BYTES);
     this.#sender.setMss(Math.min(asked, this.#ownMssBytes));
@@ -179,17 +151,19 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
   #sendSyn(nowMs: number): void {
     const isAnswer = this.state === state.SYN_RECEIVED;
     const flags = TCP_SYN | (isAnswer ? TCP_ACK : 0);
-    const shift = this.#offersScale ? this.#ownShift : -1;
-    const acknowledgment = isAnswer ? this.#window.next : 0;
-    const window = isAnswer ? this.#window.advertise(0, true) : Math.min(this.#host.receiveBufferBytes, 65_535);
+    const acknowledgment = isAnswer ? this.#receiver.next : 0;
+    const window = isAnswer ? this.#receiver.advertise(true) : Math.min(this.#host.receiveBufferBytes, 65_535);
+    const shift = this.#receiver.offeredShift;
     this.#writer.sendSyn(nowMs, this.#sender.initialSequence, acknowledgment, flags, window, this.#ownMssBytes, shift);
     this.#sender.synSent(nowMs);
-    this.#ackNow = false;
   }
 
-  // --- What arrives -------------------------------------------------------------------------------------------------------------------
+  // --- What arrives ------------------------------------------------------------------------------
 
-  /** False: this connection is done, and the segment is a SYN that may begin another between the same ports (RFC 9293 §3.10.7.4). */
+  /**
+   * False: this connection is done, and the segment is a SYN that may begin another between the same ports (RFC 9293
+   * §3.10.7.4).
+   */
   handleSegment(nowMs: number, segment: Segment): boolean {
     if (this.state === state.TIME_WAIT && this.#beginsAnew(segment)) {
       this.#close("closed");
@@ -205,7 +179,7 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
 
   #beginsAnew(segment: Segment): boolean {
     const isSyn = (segment.flags & (TCP_SYN | TCP_ACK | TCP_RST)) === TCP_SYN;
-    return isSyn && sequenceAfter(segment.sequence, this.#window.next);
+    return isSyn && sequenceAfter(segment.sequence, this.#receiver.next);
   }
 
   #handleInSynSent(nowMs: number, segment: Segment): void {
@@ -226,7 +200,7 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
     if (acceptable) {
       sender.acknowledged(nowMs, segment.acknowledgment);
       sender.setWindow(segment.sequence, segment.acknowledgment, segment.window, 0);
-      this.#ackNow = true;
+      this.#receiver.ackNow = true;
       this.#establish(nowMs);
       return;
     }
@@ -237,7 +211,7 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
 
   #handleSynchronized(nowMs: number, segment: Segment): void {
     const { flags } = segment;
-    if (!this.#window.isAcceptable(segment.sequence, segment.sequenceBytes)) {
+    if (!this.#receiver.isAcceptable(segment)) {
       this.#handleUnacceptable(nowMs, segment);
       return;
     }
@@ -253,30 +227,31 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
     if (!this.#handleAcknowledgment(nowMs, segment)) return;
     this.#sender.heardMs = nowMs;
     this.#keepaliveProbes = 0;
-    if (segment.dataBytes > 0) this.#handleData(nowMs, segment);
-    if ((flags & TCP_FIN) !== 0 && !this.#remoteFinished) this.#noteFin(segment);
-    this.#takeFin(nowMs);
+    if (!state.canReceive(this.state)) return;
+    if (segment.dataBytes > 0) this.#receiver.handleData(nowMs, segment);
+    if ((flags & TCP_FIN) !== 0) this.#receiver.noteFin(segment);
+    if (this.#receiver.takeFin()) this.#enter(nowMs, state.afterFinReceived(this.state));
   }
 
   #handleUnacceptable(nowMs: number, segment: Segment): void {
     if ((segment.flags & TCP_RST) !== 0) return;
     const isSyn = (segment.flags & TCP_SYN) !== 0;
-    if (isSyn && this.state === state.SYN_RECEIVED && sequenceAdd(segment.sequence, 1) === this.#window.next) {
+    if (isSyn && this.state === state.SYN_RECEIVED && sequenceAdd(segment.sequence, 1) === this.#receiver.next) {
       if ((segment.flags & TCP_ACK) === 0)
         this.#sendSyn(nowMs); // our SYN-ACK was lost
-      else this.#ackNow = true; // both opened at once; answering with another SYN-ACK would never end
+      else this.#receiver.ackNow = true; // both opened at once; answering with another SYN-ACK would never end
       return;
     }
     if (this.state === state.TIME_WAIT && (segment.flags & TCP_FIN) !== 0) {
       this.#timeWaitUntilMs = nowMs + TCP_TIME_WAIT_MS; // its FIN again: our last acknowledgment was lost
     }
-    if (segment.dataBytes > 0 && !isSyn) this.#ackNow = true;
+    if (segment.dataBytes > 0 && !isSyn) this.#receiver.ackNow = true;
     else this.#challenge(nowMs);
   }
 
   #handleReset(nowMs: number, segment: Segment): void {
     if (this.state === state.TIME_WAIT) return; // RFC 1337 §3
-    if (segment.sequence !== this.#window.next) {
+    if (segment.sequence !== this.#receiver.next) {
       this.#challenge(nowMs); // RFC 5961 §3.2
       return;
     }
@@ -322,73 +297,6 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
     return true;
   }
 
-  #handleData(nowMs: number, segment: Segment): void {
-    if (!state.canReceive(this.state) || this.#remoteFinished) return;
-    const window = this.#window;
-    let { sequence, dataAt, dataBytes } = segment;
-    const skip = sequenceDifference(window.next, sequence);
-    if (skip > 0) {
-      if (skip >= dataBytes) {
-        this.#ackNow = true; // all of it again
-        return;
-      }
-      sequence = window.next;
-      dataAt += skip;
-      dataBytes -= skip;
-    }
-    let room = window.bytes - sequenceDifference(sequence, window.next);
-    if (this.#finSequence !== undefined) room = Math.min(room, sequenceDifference(this.#finSequence, sequence));
-    if (dataBytes > room) {
-      this.#ackNow = true;
-      dataBytes = Math.max(room, 0);
-    }
-    if (dataBytes === 0) return;
-    if (this.#host.receiveMemory.usedBytes + dataBytes > this.#host.receiveMemory.maxBytes) {
-      this.#host.count("TCP_RECEIVE_MEMORY_FULL");
-      return; // as if lost
-    }
-    if (dataBytes > this.#largestDataBytes) this.#largestDataBytes = Math.min(dataBytes, this.#ownMssBytes);
-    if (sequence !== window.next) {
-      this.#ackNow = true; // a duplicate acknowledgment tells the sender (RFC 5681 §4.2)
-      if (!this.#buffer.insertEarly(sequence, segment.buffer, dataAt, dataBytes)) {
-        this.#host.count("TCP_OUT_OF_ORDER_FULL");
-      }
-      this.#accountMemory();
-      return;
-    }
-    this.#buffer.append(segment.buffer, dataAt, dataBytes);
-    window.next = sequenceAdd(window.next, dataBytes);
-    if (this.#buffer.earlyPieces > 0) {
-      window.next = this.#buffer.takeEarly(window.next);
-      this.#ackNow = true; // a gap was filled, at least in part
-    }
-    this.#accountMemory();
-    this.#hasNews = true;
-    this.#unacknowledgedBytes += dataBytes;
-    if (this.#unacknowledgedBytes >= 2 * this.#largestDataBytes)
-      this.#ackNow = true; // every second segment
-    else if (this.#delayedAckAtMs === Number.POSITIVE_INFINITY) this.#delayedAckAtMs = nowMs + DELAYED_ACK_MS;
-  }
-
-  #noteFin(segment: Segment): void {
-    if (!state.canReceive(this.state)) return;
-    const at = sequenceAdd(segment.sequence, segment.dataBytes);
-    const ahead = sequenceDifference(at, this.#window.next);
-    if (ahead < 0 || ahead > this.#window.bytes) return;
-    this.#finSequence ??= at;
-    if (at !== this.#window.next) this.#ackNow = true;
-  }
-
-  /** Once all before it has come. */
-  #takeFin(nowMs: number): void {
-    if (this.#remoteFinished || this.#finSequence !== this.#window.next) return;
-    this.#window.next = sequenceAdd(this.#window.next, 1);
-    this.#remoteFinished = true;
-    this.#ackNow = true;
-    this.#hasNews = true;
-    this.#enter(nowMs, state.afterFinReceived(this.state));
-  }
-
   /** ICMP says that nothing gets there (RFC 5461: fatal while opening, no more than a hint afterwards). */
   handleUnreachable(sequence: number, prohibited: boolean): void {
     const opening = this.state === state.SYN_SENT && sequence === this.#sender.initialSequence;
@@ -396,7 +304,10 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
     else this.#host.count("TCP_ICMP_SOFT_ERRORS");
   }
 
-  /** ICMP says that a segment was too big; believed when the sequence quoted is outstanding (RFC 5927 §4.1), and only downwards. */
+  /**
+   * ICMP says that a segment was too big; believed when the sequence quoted is outstanding (RFC 5927 §4.1), and only
+   * downwards.
+   */
   handleTooBig(nowMs: number, sequence: number, mtuBytes: number): void {
     const sender = this.#sender;
     if (sequenceBefore(sequence, sender.una) || !sequenceBefore(sequence, sender.max)) return;
@@ -406,7 +317,7 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
     this.#finishTurn(nowMs);
   }
 
-  // --- What falls due -----------------------------------------------------------------------------------------------------------------
+  // --- What falls due ----------------------------------------------------------------------------
 
   handleDeadline(nowMs: number): void {
     this.#depth++;
@@ -418,7 +329,7 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
 
   #runTimers(nowMs: number): void {
     const sender = this.#sender;
-    if (nowMs >= this.#delayedAckAtMs) this.#ackNow = true;
+    if (nowMs >= this.#receiver.ackAtMs) this.#receiver.ackNow = true;
     if (nowMs >= this.#starvedUntilMs) this.#starvedUntilMs = Number.POSITIVE_INFINITY;
     if (nowMs >= sender.retransmitAtMs) {
       this.#host.count("TCP_RETRANSMISSIONS");
@@ -458,11 +369,12 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
       return;
     }
     this.#keepaliveProbes++;
-    this.#buffer.releaseIdle();
-    this.#emit(nowMs, sequenceAdd(this.#sender.una, -1), TCP_ACK, 0, 0); // RFC 9293 §3.8.4: an old sequence asks for an answer
+    this.#receiver.releaseIdle();
+    // RFC 9293 §3.8.4: an old sequence asks for an answer
+    this.#emit(nowMs, sequenceAdd(this.#sender.una, -1), TCP_ACK, 0, 0);
   }
 
-  // --- Sending ------------------------------------------------------------------------------------------------------------------------
+  // --- Sending -----------------------------------------------------------------------------------
 
   /** For the sender: one segment of ours, with what we have to acknowledge. */
   sendData(nowMs: number, sequence: number, flags: number, offset: number, dataBytes: number): void {
@@ -474,18 +386,14 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
   }
 
   #emit(nowMs: number, sequence: number, flags: number, offset: number, dataBytes: number): void {
-    const field = this.#window.advertise(this.#heldForWindow(), false);
-    this.#ackNow = false;
-    this.#updateWindow = false;
-    this.#unacknowledgedBytes = 0;
-    this.#delayedAckAtMs = Number.POSITIVE_INFINITY;
-    this.#writer.send(nowMs, sequence, this.#window.next, flags, field, this.#sender.buffer, offset, dataBytes);
+    const field = this.#receiver.advertise(false);
+    this.#writer.send(nowMs, sequence, this.#receiver.next, flags, field, this.#sender.buffer, offset, dataBytes);
   }
 
   #sendReset(nowMs: number): void {
     this.#host.count("TCP_RESETS_SENT");
     const { max } = this.#sender;
-    this.#writer.send(nowMs, max, this.#window.next, TCP_RST | TCP_ACK, 0, this.#sender.buffer, 0, 0);
+    this.#writer.send(nowMs, max, this.#receiver.next, TCP_RST | TCP_ACK, 0, this.#sender.buffer, 0, 0);
   }
 
   #sendResetAt(nowMs: number, sequence: number): void {
@@ -497,10 +405,10 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
   #challenge(nowMs: number): void {
     if (!this.#challenges.take(nowMs)) return;
     this.#host.count("TCP_CHALLENGE_ACKS");
-    this.#ackNow = true;
+    this.#receiver.ackNow = true;
   }
 
-  // --- The end of every turn ----------------------------------------------------------------------------------------------------------
+  // --- The end of every turn ---------------------------------------------------------------------
 
   /** Handlers first, so that their answers carry the acknowledgment; then sending; then timers. */
   #finishTurn(nowMs: number): void {
@@ -510,7 +418,7 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
     this.#depth--;
     if (this.state === state.CLOSED) return;
     this.#sender.transmit(nowMs);
-    if (this.#ackNow || (this.#updateWindow && state.canReceive(this.state))) {
+    if (this.#receiver.ackNow || (this.#receiver.updateWindow && state.canReceive(this.state))) {
       this.#emit(nowMs, this.#sender.isOpen ? this.#acknowledgmentSequence() : this.#sender.next, TCP_ACK, 0, 0);
     }
     this.#settle(nowMs);
@@ -522,10 +430,7 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
   }
 
   #notify(): void {
-    if (this.#hasNews) {
-      this.#hasNews = false;
-      if (!this.#isClosed) this.handler.readable();
-    }
+    if (this.#receiver.takeNews() && !this.#isClosed) this.handler.readable();
     if (this.#wantsRoom && !this.#isClosed && this.#hasRoom()) {
       this.#wantsRoom = false;
       this.handler.writable();
@@ -561,8 +466,7 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
   #close(reason: TcpCloseReason): void {
     this.state = state.CLOSED;
     this.#host.forget(this);
-    this.#buffer.clear();
-    this.#accountMemory();
+    this.#receiver.clear();
     this.#tellClosed(reason);
   }
 
@@ -579,16 +483,6 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
     this.#host.forget(this);
   }
 
-  #heldForWindow(): number {
-    return this.#buffer.readableBytes;
-  }
-
-  #accountMemory(): void {
-    const heldBytes = this.#buffer.readableBytes + this.#buffer.earlyBytes;
-    this.#host.receiveMemory.usedBytes += heldBytes - this.#heldBytes;
-    this.#heldBytes = heldBytes;
-  }
-
   #settle(nowMs: number): void {
     const sender = this.#sender;
     sender.settle(nowMs);
@@ -596,7 +490,7 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
       this.#starvedUntilMs = nowMs + STARVED_RETRY_MS; // all connections together hold too much: ask again
     }
     const due = Math.min(
-      this.#delayedAckAtMs,
+      this.#receiver.ackAtMs,
       sender.retransmitAtMs,
       sender.persistAtMs,
       this.#timeWaitUntilMs,

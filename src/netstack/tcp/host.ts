@@ -3,6 +3,7 @@ import type { Random } from "../../base/random.ts";
 import type { Deadlines } from "../deadlines.ts";
 import type { PacketOutput } from "../packet-output.ts";
 import type { Connection } from "./connection.ts";
+import type { ReceiveMemory } from "./receiver.ts";
 import type { ChunkPool } from "./send-buffer.ts";
 
 export type TcpCounter =
@@ -33,14 +34,4 @@ export interface TcpHost {
   waiting(connection: Connection): void;
   /** It is gone: out of every table. */
   forget(connection: Connection): void;
-}
-
-/** What all receive buffers of a stack hold together. */
-export class ReceiveMemory {
-  readonly maxBytes: number;
-  usedBytes = 0;
-
-  constructor(maxBytes: number) {
-    this.maxBytes = maxBytes;
-  }
 }

@@ -1,5 +1,5 @@
-// A SYN that waits for somebody's decision: a policy's verdict and a real dial. Until then nothing is said to its sender, whose
-// retransmissions join. RFC 9293 §3.10.7.2, with the user's OPEN coming after the SYN.
+// A SYN that waits for somebody's decision: a policy's verdict and a real dial. Until then nothing is said to its
+// sender, whose retransmissions join. RFC 9293 §3.10.7.2, with the user's OPEN coming after the SYN.
 import type { Endpoint } from "../../base/address.ts";
 import { TCP_OPENING_MAX_MS } from "../../base/limits.ts";
 import { TCP_ACK, TCP_RST, TCP_SYN } from "../../wire/packet.ts";

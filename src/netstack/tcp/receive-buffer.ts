@@ -1,5 +1,6 @@
-// Bytes received but not yet read. What is in order is copied once, into chunks that grow while they fill, and handed out as parts of
-// them; what came too early waits, cut so that nothing overlaps, in a list with two bounds: pieces and bytes. RFC 9293 §3.10.7.4.
+// Bytes received but not yet read. What is in order is copied once, into chunks that grow while they fill, and handed
+// out as parts of them; what came too early waits, cut so that nothing overlaps, in a list with two bounds: pieces and
+// bytes. RFC 9293 §3.10.7.4.
 import { KIB } from "../../base/units.ts";
 import { sequenceAdd, sequenceDifference } from "./sequence.ts";
 
@@ -96,7 +97,8 @@ export class ReceiveBuffer {
     }
     this.#readyBytes -= out.length;
     if (this.#readyBytes === 0 && this.#chunk !== undefined && this.#chunkUsed * 2 > this.#chunk.length) {
-      this.#chunk = undefined; // an idle connection holds no large chunk; the reader's part keeps it as long as it needs
+      // An idle connection holds no large chunk; the reader's part keeps it as long as it needs.
+      this.#chunk = undefined;
       this.#chunkBytes = Math.min(this.#chunkBytes * 2, CHUNK_MAX_BYTES);
     }
     return out;
@@ -110,8 +112,8 @@ export class ReceiveBuffer {
   }
 
   /**
-   * Keeps what came too early: the parts of it that no earlier piece holds (the first copy of a byte wins). False when the list is
-   * full: the piece is dropped and will be sent again.
+   * Keeps what came too early: the parts of it that no earlier piece holds (the first copy of a byte wins). False when
+   * the list is full: the piece is dropped and will be sent again.
    */
   insertEarly(sequence: number, buffer: Uint8Array, at: number, length: number): boolean {
     const pieces = this.#early;

@@ -1,6 +1,7 @@
-// Round-trip time and retransmission timeout: RFC 6298, with two stated deviations. The floor: RTO = SRTT + max(200 ms, 4·RTTVAR)
-// instead of "at least 1 s" (§2.4), as Linux has it: within a tunnel a lost tail would otherwise cost a second, and 200 ms stays above
-// any peer's delayed acknowledgment (ours waits 40 ms, RFC 9293 allows 500 but none in use exceeds 200). The ceiling is 60 s (§2.5).
+// Round-trip time and retransmission timeout: RFC 6298, with two stated deviations. The floor: RTO = SRTT + max(200 ms,
+// 4·RTTVAR) instead of "at least 1 s" (§2.4), as Linux has it: within a tunnel a lost tail would otherwise cost a
+// second, and 200 ms stays above any peer's delayed acknowledgment (ours waits 40 ms, RFC 9293 allows 500 but none in
+// use exceeds 200). The ceiling is 60 s (§2.5).
 import { SECOND_MS } from "../../base/units.ts";
 
 export const RTO_INITIAL_MS = 1 * SECOND_MS; // §2.1

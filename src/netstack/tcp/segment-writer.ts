@@ -1,4 +1,5 @@
-// Builds the segments of one connection from a template: what never changes (addresses, ports, IP header) is written and summed once.
+// Builds the segments of one connection from a template: what never changes (addresses, ports, IP header) is written
+// and summed once.
 import { type Endpoint, isV4 } from "../../base/address.ts";
 import { writeU16, writeU32 } from "../../base/bytes.ts";
 import { foldChecksum, sumBytes, sumPseudoHeader } from "../../wire/checksum.ts";

@@ -1,4 +1,5 @@
-// One received segment, checked and read once: RFC 9293 §3.1. The object is reused; its bytes are valid during the call only.
+// One received segment, checked and read once: RFC 9293 §3.1. The object is reused; its bytes are valid during the call
+// only.
 import { readU16, readU32 } from "../../base/bytes.ts";
 import { foldChecksum, sumBytes, sumPseudoHeader } from "../../wire/checksum.ts";
 import { type PacketInfo, PROTOCOL_TCP, TCP_FIN, TCP_SYN } from "../../wire/packet.ts";

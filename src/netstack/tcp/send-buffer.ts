@@ -1,5 +1,6 @@
-// Bytes written but not yet acknowledged: a queue of equal chunks, taken from a pool and given back as acknowledgments come. Writing
-// copies once; a segment copies out of at most two chunks; nothing is moved when the front is acknowledged.
+// Bytes written but not yet acknowledged: a queue of equal chunks, taken from a pool and given back as acknowledgments
+// come. Writing copies once; a segment copies out of at most two chunks; nothing is moved when the front is
+// acknowledged.
 import { assert } from "../../base/assert.ts";
 import { KIB } from "../../base/units.ts";
 

@@ -1,6 +1,7 @@
-// The sending half of a connection: what is outstanding, what may go, and when to try again. RFC 9293 §3.8.1 (retransmission), §3.8.6
-// (zero windows and silly windows), RFC 5681 and 6582 (loss), RFC 6298 (timer). Nagle's delay is off: this carries other programs'
-// traffic, and they have made that choice already. UNA ≤ NEXT ≤ MAX; after a timeout NEXT goes back, MAX stays.
+// The sending half of a connection: what is outstanding, what may go, and when to try again. RFC 9293 §3.8.1
+// (retransmission), §3.8.6 (zero windows and silly windows), RFC 5681 and 6582 (loss), RFC 6298 (timer). Nagle's delay
+// is off: this carries other programs' traffic, and they have made that choice already. UNA ≤ NEXT ≤ MAX; after a
+// timeout NEXT goes back, MAX stays.
 import { TCP_RETRANSMIT_MAX_MS } from "../../base/limits.ts";
 import { TCP_ACK, TCP_FIN, TCP_PSH } from "../../wire/packet.ts";
 import { Congestion } from "./congestion.ts";
@@ -164,7 +165,7 @@ export class Sender {
       const isLast = bytes === availableBytes;
       const fin = this.finQueued && isLast && this.windowBytes - offset > bytes;
       if (bytes === 0 && !fin) return;
-      // The sender's silly window (§3.8.6.2.1): a part of what waits goes only as a whole segment or half the largest window.
+      // The sender's silly window (§3.8.6.2.1): a part goes only as a whole segment or half the largest window.
       if (!isLast && bytes < this.mssBytes && bytes < this.windowMaxBytes / 2) return;
       this.#sendAt(nowMs, this.next, offset, bytes, fin);
       this.next = sequenceAdd(this.next, bytes + (fin ? 1 : 0));
@@ -213,7 +214,10 @@ export class Sender {
     return true;
   }
 
-  /** The window is closed, or too small for sense: say something, so that a lost update can't stop us for ever. False: give up. */
+  /**
+   * The window is closed, or too small for sense: say something, so that a lost update can't stop us for ever. False:
+   * give up.
+   */
   persistTimeout(nowMs: number): boolean {
     if (nowMs - Math.max(this.heardMs, this.#persistSinceMs) >= TCP_RETRANSMIT_MAX_MS) return false;
     this.#persistBackoffs++;

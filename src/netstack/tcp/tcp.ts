@@ -1,5 +1,5 @@
-// TCP of one stack: which connection, opening or listener a segment belongs to, and the bounds on how many there may be.
-// RFC 9293 §3.10.7.1 (no connection) and §3.10.7.2 (LISTEN).
+// TCP of one stack: which connection, opening or listener a segment belongs to, and the bounds on how many there may
+// be. RFC 9293 §3.10.7.1 (no connection) and §3.10.7.2 (LISTEN).
 import type { Address, Endpoint } from "../../base/address.ts";
 import {
   TCP_CONNECTIONS_MAX,
@@ -19,8 +19,9 @@ import { ANY_REMOTE, FlowKey, FlowTable } from "../flow-table.ts";
 import { HEADROOM_BYTES, type PacketOutput } from "../packet-output.ts";
 import { Backlog } from "./backlog.ts";
 import { Connection } from "./connection.ts";
-import { ReceiveMemory, type TcpCounter, type TcpHost } from "./host.ts";
+import type { TcpCounter, TcpHost } from "./host.ts";
 import { Opening, type OpeningHost } from "./opening.ts";
+import { ReceiveMemory } from "./receiver.ts";
 import { Segment } from "./segment.ts";
 import { ChunkPool } from "./send-buffer.ts";
 
@@ -89,7 +90,7 @@ export class Tcp implements TcpHost, OpeningHost {
     this.#around.count(what);
   }
 
-  // --- What arrives -------------------------------------------------------------------------------------------------------------------
+  // --- What arrives ------------------------------------------------------------------------------
 
   /** `isOurs`: the destination is an own or transit address, asked only when nothing is known of the flow. */
   handlePacket(nowMs: number, buffer: Uint8Array, offset: number, info: PacketInfo, isOurs: () => boolean): void {
@@ -176,7 +177,7 @@ export class Tcp implements TcpHost, OpeningHost {
     );
   }
 
-  // --- What the user asks -------------------------------------------------------------------------------------------------------------
+  // --- What the user asks ------------------------------------------------------------------------
 
   connect(nowMs: number, local: Address, remote: Endpoint, handler: TcpHandler): TcpConnection | undefined {
     if (!this.#makeRoom()) return undefined;
@@ -216,7 +217,7 @@ export class Tcp implements TcpHost, OpeningHost {
     return false;
   }
 
-  // --- For connections ----------------------------------------------------------------------------------------------------------------
+  // --- For connections ---------------------------------------------------------------------------
 
   established(nowMs: number, connection: Connection): void {
     this.#backlog.delete(connection);
@@ -239,7 +240,7 @@ export class Tcp implements TcpHost, OpeningHost {
     if (this.#table.get(connection) === connection) this.#table.delete(connection);
   }
 
-  // --- For openings -------------------------------------------------------------------------------------------------------------------
+  // --- For openings ------------------------------------------------------------------------------
 
   acceptOpening(nowMs: number, opening: Opening, handler: TcpHandler): TcpConnection {
     const connection = new Connection(this, opening.local, opening.remote);

@@ -1,5 +1,6 @@
-// The receive window: which segments are acceptable and how much more may be sent. RFC 9293 §3.8.6, RFC 7323 §2. What was once promised
-// stays accepted; the field itself rounds down, so a scaled window may look up to 2^shift − 1 bytes smaller than promised.
+// The receive window: which segments are acceptable and how much more may be sent. RFC 9293 §3.8.6, RFC 7323 §2. What
+// was once promised stays accepted; the field itself rounds down, so a scaled window may look up to 2^shift − 1 bytes
+// smaller than promised.
 import { sequenceAdd, sequenceDifference } from "./sequence.ts";
 
 /** The smallest shift under which the buffer's size can be said in 16 bits. */
@@ -33,7 +34,10 @@ export class ReceiveWindow {
     return sequenceDifference(this.#edge, this.next);
   }
 
-  /** RFC 9293 §3.10.7.4, table 6, but a segment at RCV.NXT counts also for a closed window: its acknowledgment must be read (§3.8.6). */
+  /**
+   * RFC 9293 §3.10.7.4, table 6, but a segment at RCV.NXT counts also for a closed window: its acknowledgment must be
+   * read (§3.8.6).
+   */
   isAcceptable(sequence: number, sequenceBytes: number): boolean {
     const from = sequenceDifference(sequence, this.next);
     if (from === 0) return true;
@@ -53,8 +57,9 @@ export class ReceiveWindow {
   }
 
   /**
-   * Whether reading has opened the window enough to say so at once, without waiting for a segment to go: half the buffer, or two
-   * segments once the remote end is about to stop. Less would be the receiver's silly window (RFC 9293 §3.8.6.2.2).
+   * Whether reading has opened the window enough to say so at once, without waiting for a segment to go: half the
+   * buffer, or two segments once the remote end is about to stop. Less would be the receiver's silly window (RFC 9293
+   * §3.8.6.2.2).
    */
   shouldUpdate(heldBytes: number, mssBytes: number): boolean {
     const growth = Math.min(this.#bufferBytes - heldBytes, 65_535 << this.shift) - this.bytes;
