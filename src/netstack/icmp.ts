@@ -3,7 +3,7 @@
 // 5927 on what to believe.
 import { type Address, equalAddress, isV4 } from "../base/address.ts";
 import { readU16, readU32, writeU16 } from "../base/bytes.ts";
-import { ICMP_ERRORS_PER_SECOND_MAX, PING_TIMEOUT_MS, PINGS_MAX } from "../base/limits.ts";
+import { ICMP_ERRORS_PER_SECOND_MAX, ECHO_TIMEOUT_MS, ECHOES_MAX } from "../base/limits.ts";
 import { type Random, randomU32 } from "../base/random.ts";
 import { buildIcmpError } from "../wire/answer.ts";
 import { foldChecksum, sumBytes, sumPseudoHeader } from "../wire/checksum.ts";
@@ -118,7 +118,7 @@ export class Icmp {
   }
 
   ping(nowMs: number, local: Address, remote: Address, onReply: (rttMs: number) => void): () => void {
-    if (this.#pings.size >= PINGS_MAX) {
+    if (this.#pings.size >= ECHOES_MAX) {
       this.#around.count("PINGS_FULL");
       return () => undefined;
     }
@@ -127,7 +127,7 @@ export class Icmp {
     const giveUp = (): void => this.#forget(id, ping);
     const ping = new Ping(remote, nowMs, onReply, giveUp);
     this.#pings.set(id, ping);
-    this.#around.deadlines.set(ping, nowMs + PING_TIMEOUT_MS);
+    this.#around.deadlines.set(ping, nowMs + ECHO_TIMEOUT_MS);
     const message = new Uint8Array(ICMP_HEADER_BYTES + PING_DATA_BYTES);
     message[0] = isV4(remote) ? icmp.ICMP_ECHO_REQUEST : icmp.ICMPV6_ECHO_REQUEST;
     writeU16(message, 4, id >>> 16);
