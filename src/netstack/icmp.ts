@@ -3,7 +3,7 @@
 // 5927 on what to believe.
 import { type Address, equalAddress, isV4 } from "../base/address.ts";
 import { readU16, readU32, writeU16 } from "../base/bytes.ts";
-import { ICMP_ERRORS_PER_SECOND_MAX, ECHO_TIMEOUT_MS, ECHOES_MAX } from "../base/limits.ts";
+import { ECHO_TIMEOUT_MS, ECHOES_MAX, ICMP_ERRORS_PER_SECOND_MAX } from "../base/limits.ts";
 import { type Random, randomU32 } from "../base/random.ts";
 import { buildIcmpError } from "../wire/answer.ts";
 import { foldChecksum, sumBytes, sumPseudoHeader } from "../wire/checksum.ts";
