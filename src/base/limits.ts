@@ -118,6 +118,7 @@ export const LOCAL_API_BODY_MAX_BYTES = 64 * KIB;
 export const LOCAL_API_CLIENTS_MAX = 64; // connections at once
 export const LOCAL_API_ANSWER_MAX_BYTES = 64 * MIB; // status of PEERS_MAX peers
 export const STATE_FILE_MAX_BYTES = 64 * MIB; // with its cached netmap
+export const WG_CONFIG_MAX_BYTES = 16 * MIB; // a `wg` mode configuration with its peers
 export const ADMIN_API_BODY_MAX_BYTES = 2 * MIB;
 
 // Policy

@@ -17,21 +17,26 @@ export interface Forward {
 }
 
 /**
- * `5432=staging-db:5432`, `127.0.0.1:8080=[fd00::1]:80`, `/run/user/1000/db.sock=staging-db:5432`.
+ * `5432=staging-db:5432`, `127.0.0.1:5432=service:staging-db` (a service's only port), `8080=[fd00::1]:80`,
+ * `/run/user/1000/db.sock=node:gw-1:22`.
  * @throws WirebadgeError USAGE
  */
 export function parseForward(text: string): Forward {
   const at = text.lastIndexOf("=");
-  const match = /^(?:\[([^\]]+)\]|([^:[\]]+)):(\d{1,5})$/.exec(text.slice(at + 1));
-  const host = match?.[1] ?? match?.[2] ?? "";
-  const port = Number(match?.[3]);
-  const valid = parseAddress(host) !== undefined || (match?.[1] === undefined && parseHostName(host) !== undefined);
-  if (at < 1 || !valid || port < 1 || port > 65_535) {
+  const match = /^(service:|node:)?(?:\[([^\]]+)\]|([^:[\]]+))(?::(\d{1,5}))?$/.exec(text.slice(at + 1));
+  const kind = match?.[1] ?? "";
+  const literal = match?.[2];
+  const host = literal ?? match?.[3] ?? "";
+  const port = match?.[4] === undefined ? 0 : Number(match[4]);
+  const isAddress = kind === "" && parseAddress(host) !== undefined;
+  const valid = isAddress || (literal === undefined && parseHostName(host) !== undefined);
+  const hasPort = match?.[4] === undefined ? kind === "service:" : port >= 1 && port <= 65_535;
+  if (at < 1 || !valid || !hasPort) {
     throw new WirebadgeError("USAGE", `--forward ${JSON.stringify(text)} can't be read`, {
-      hint: "it takes LOCAL=HOST:PORT, as 5432=staging-db:5432 or 127.0.0.1:8080=[fd00::1]:80",
+      hint: "it takes LOCAL=HOST:PORT or LOCAL=service:NAME, as 5432=staging-db:5432 or 8080=[fd00::1]:80",
     });
   }
-  return { at: parseListen("--forward", text.slice(0, at)), target: { host, port } };
+  return { at: parseListen("--forward", text.slice(0, at)), target: { host: `${kind}${host}`, port } };
 }
 
 export interface ForwardOptions {
@@ -75,7 +80,8 @@ export class ForwardServer {
 
   get entryPoint(): EntryPoint {
     const { host, port } = this.#options.forward.target;
-    const target = host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
+    const shown = parseAddress(host) !== undefined && host.includes(":") ? `[${host}]` : host;
+    const target = port === 0 ? shown : `${shown}:${port}`;
     return {
       kind: "forward",
       listen: formatListen(this.at),

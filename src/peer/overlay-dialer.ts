@@ -55,7 +55,8 @@ export class StackDialer implements OverlayDialer {
     this.#timeoutMs = options.timeoutMs ?? OVERLAY_DIAL_TIMEOUT_MS;
   }
 
-  async dial(target: DialTarget, signal?: AbortSignal): Promise<OverlaySocket> {
+  async dial(asked: DialTarget, signal?: AbortSignal): Promise<OverlaySocket> {
+    const target = this.#withPort(asked);
     const untilMs = this.#turns.nowMs() + this.#timeoutMs;
     const routes = await this.#routes(target, "tcp", signal);
     let failure: DialError | undefined;
@@ -117,15 +118,24 @@ export class StackDialer implements OverlayDialer {
     const literal = parseAddress(target.host);
     if (literal !== undefined) return [literal];
     const netmap = this.#view.netmap();
-    const name = target.host.toLowerCase();
+    const { kind, name } = splitKind(target.host);
     if (netmap === undefined) return [];
-    const service = netmap.services.find((entry) => entry.name === name);
+    const service = netmap.services.find((entry) => kind !== "node" && entry.name === name);
     if (service !== undefined) {
       if (service.denied !== undefined) throw this.#deniedService(target, protocol, service);
       if (serves(service, protocol, target.port)) return parseAll(service.gateways.map((gateway) => gateway.address));
     }
-    const nodes = netmap.peers.filter((peer) => peer.identity === `node:${name}`);
+    const nodes = netmap.peers.filter((peer) => kind !== "service" && peer.identity === `node:${name}`);
     return parseAll(nodes.flatMap((peer) => peer.addresses));
+  }
+
+  /** Port 0: the service's only one. */
+  #withPort(target: DialTarget): DialTarget {
+    if (target.port !== 0) return target;
+    const { name } = splitKind(target.host);
+    const ports = this.#view.netmap()?.services.find((entry) => entry.name === name)?.ports;
+    const only = ports?.length === 1 ? ports[0] : undefined;
+    return only === undefined || only[0] !== only[1] ? target : { host: target.host, port: only[0] };
   }
 
   #hostRoutes(netmap: NetmapView, name: string, target: DialTarget): readonly DialRoute[] {
@@ -166,6 +176,14 @@ export class StackDialer implements OverlayDialer {
 /** Another gateway of the same service may still reach it; a refusal or a denial is the answer. */
 function triesNext(kind: DialFailure): boolean {
   return kind === "unreachable" || kind === "timeout" || kind === "unresolved";
+}
+
+/** `service:NAME` and `node:NAME` say which of the two is meant; a bare name is a service, then a node. */
+function splitKind(host: string): { readonly kind: "service" | "node" | undefined; readonly name: string } {
+  const text = host.toLowerCase();
+  if (text.startsWith("service:")) return { kind: "service", name: text.slice("service:".length) };
+  if (text.startsWith("node:")) return { kind: "node", name: text.slice("node:".length) };
+  return { kind: undefined, name: text };
 }
 
 function parseAll(texts: readonly string[]): readonly Address[] {

@@ -57,7 +57,10 @@ function describe(kind: DialFailure, target: DialTarget, denial: DialDenial): st
   return `${text} ${denial.reason ?? "NO_GRANT"}${rule}${denial.denialId === undefined ? "" : ` (${denial.denialId})`}`;
 }
 
-/** An IP literal without brackets, or a name: service, then node, then one that a `host:` route covers. */
+/**
+ * An IP literal without brackets, or a name: service, then node, then one that a `host:` route covers. `service:NAME`
+ * and `node:NAME` mean that alone; port 0 is a service's only port.
+ */
 export interface DialTarget {
   readonly host: string;
   readonly port: number;
