@@ -64,6 +64,7 @@ export class ControlServer {
   readonly #strangers: Strangers;
   readonly #admitted = new Set<ControlConnection>();
   #sweep: NodeJS.Timeout | undefined;
+  #open = false;
 
   constructor(context: ConnectionContext, strangersMax: number = CONTROL_UNAUTHENTICATED_MAX) {
     this.#context = context;
@@ -97,15 +98,21 @@ export class ControlServer {
     return this.#strangers.size;
   }
 
-  /** Resolves with the bound port. */
-  async start(at: ListenAddress): Promise<number> {
+  /** Takes the port, and answers 503 until `open`. Resolves with the bound port. */
+  async bind(at: ListenAddress): Promise<number> {
     const port = await listenOn(this.#http, "--listen", at);
     this.#sweep = setInterval(() => this.#onSweep(), SWEEP_EVERY_MS);
     this.#sweep.unref();
     return port;
   }
 
+  /** From here on peers are served. */
+  open(): void {
+    this.#open = true;
+  }
+
   async stop(): Promise<void> {
+    this.#open = false;
     clearInterval(this.#sweep);
     const closed = new Promise<void>((resolve) => this.#http.close(() => resolve()));
     for (const connection of [...this.#admitted, ...this.#strangers.all()]) connection.close(CLOSE.stopping);
@@ -123,9 +130,10 @@ export class ControlServer {
 
   #onUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
     const path = request.url?.split("?", 1)[0] ?? "";
-    if (!path.endsWith(CONTROL_PATH)) {
+    if (!this.#open || !path.endsWith(CONTROL_PATH)) {
       this.#context.counters.add("http-other-path");
-      socket.end("HTTP/1.1 404 Not Found\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+      const status = this.#open ? "404 Not Found" : "503 Service Unavailable";
+      socket.end(`HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`);
       return;
     }
     const source = sourceOf(request.socket.remoteAddress);

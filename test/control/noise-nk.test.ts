@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
-import { fromHex, toHex } from "../../src/base/bytes.ts";
+import { equalBytes, fromHex, toHex } from "../../src/base/bytes.ts";
 import { type Random, SeededRandom } from "../../src/base/random.ts";
 import { Channel, type ChannelDrop, NOISE_MESSAGE_MAX_BYTES } from "../../src/control/channel.ts";
 import { NoiseInitiator, type NoiseKeys, respond } from "../../src/control/noise-nk.ts";
@@ -132,8 +132,8 @@ test("records of every size around the fragment's bounds come through, both ways
   const [a, b] = pair(150_000);
   for (const length of [0, 1, 65_517, 65_518, 65_519, 131_036, 131_037, 150_000]) {
     const record = new Uint8Array(length).fill(length % 251);
-    expect(pass(a, b, record)).toEqual(record);
-    expect(pass(b, a, record)).toEqual(record);
+    for (const received of [pass(a, b, record), pass(b, a, record)])
+      expect(received instanceof Uint8Array && equalBytes(received, record), String(length)).toBe(true);
   }
 });
 

@@ -1,0 +1,225 @@
+// The coordinator, put together: data folder, store, listeners. `startCoordinator` resolves when peers can join.
+import { randomId } from "../base/base32.ts";
+import { WirebadgeError } from "../base/errors.ts";
+import { isCoordinatorUrl } from "../control/token.ts";
+import { randomPool4, randomUla } from "./addresses.ts";
+import { ControlDesk, FLUSH_SEEN_EVERY_MS } from "./control-desk.ts";
+import { ControlServer } from "./control-server.ts";
+import { Core } from "./core.ts";
+import { Counters } from "./counters.ts";
+import { type CoordinatorKeys, type DataPaths, loadAdminToken, loadKeys, prepareDataDir } from "./data-dir.ts";
+import { AdminServer } from "./http/admin-server.ts";
+import { Leases } from "./leases.ts";
+import { hostPort, type ListenAddress, parseListen } from "./listen.ts";
+import { NetmapBuilder } from "./netmap-builder.ts";
+import { Netmaps } from "./netmaps.ts";
+import { type CoordinatorOptions, DEFAULT_ADMIN_LISTEN, DEFAULT_LISTEN, type RunningCoordinator } from "./options.ts";
+import { Policies } from "./policies.ts";
+import { ProbeServer } from "./probe-server.ts";
+import { PeerRecords } from "./records.ts";
+import { ReservedCounter } from "./reserved-counter.ts";
+import { SourceLimits } from "./source-limits.ts";
+import { SqlStore } from "./store/sql-store.ts";
+import { openSqlite, sqliteDialect } from "./store/sqlite.ts";
+import type { Store } from "./store/store.ts";
+import { World } from "./world.ts";
+
+const NETWORK_NAME = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
+
+interface Addresses {
+  readonly listen: ListenAddress;
+  readonly admin: ListenAddress;
+}
+
+/** Everything that can be refused before anything is opened. */
+function checkOptions(options: CoordinatorOptions): Addresses {
+  const listen = parseListen("--listen", options.listen ?? DEFAULT_LISTEN);
+  const admin = parseListen("--admin-listen", options.adminListen ?? DEFAULT_ADMIN_LISTEN);
+  if (options.url !== undefined && !isCoordinatorUrl(options.url))
+    throw new WirebadgeError("CONFIG_INVALID", `--url ${JSON.stringify(options.url)} is not http:// or https://`, {
+      hint: "give the URL under which peers reach this coordinator: --url https://net.example.com",
+    });
+  if (listen.unspecified && options.url === undefined)
+    throw new WirebadgeError("CONFIG_INVALID", `--listen ${options.listen} says no address that peers could use`, {
+      hint: "add --url with the URL under which peers reach this coordinator; tokens carry it",
+    });
+  if (options.udp !== undefined && !/^(?:\[[0-9a-f:.]+\]|[A-Za-z0-9.-]+):\d{1,5}$/i.test(options.udp))
+    throw new WirebadgeError("CONFIG_INVALID", `--udp ${JSON.stringify(options.udp)} is not HOST:PORT`, {
+      hint: "give the address under which peers reach the UDP probe: --udp net.example.com:7470",
+    });
+  const name = options.networkName;
+  if (name !== undefined && !NETWORK_NAME.test(name))
+    throw new WirebadgeError("CONFIG_INVALID", `the network name ${JSON.stringify(name)} is no DNS label`, {
+      hint: "use a–z, 0–9 and inner hyphens, at most 63",
+    });
+  return { listen, admin };
+}
+
+/** Where peers find the probe, as the netmap says: what was given, else the listener itself, else the URL's host. */
+function probeAddress(options: CoordinatorOptions, listen: ListenAddress, port: number): string {
+  if (options.udp !== undefined) return options.udp;
+  const host = listen.unspecified ? new URL(options.url!).hostname.replace(/^\[|\]$/g, "") : listen.host;
+  return hostPort(host, port);
+}
+
+interface Opened {
+  readonly store: Store;
+  readonly world: World;
+  readonly keys: CoordinatorKeys;
+  readonly adminToken: string;
+}
+
+/** The store and what it holds; at first start a network with its keys. */
+async function openData(options: CoordinatorOptions, paths: DataPaths): Promise<Opened> {
+  const { clock, random, crypto } = options;
+  const store = await SqlStore.open(sqliteDialect(openSqlite(paths.network)));
+  try {
+    const nowMs = Math.floor(clock.nowMs());
+    const emptyPolicy = Policies.emptyVersion(nowMs);
+    const known = await World.load(store, nowMs, emptyPolicy);
+    // Keys first, then the network: a crash in between leaves keys that the next start takes up.
+    const keys = loadKeys(paths.keys, crypto, random, known === undefined);
+    const adminToken = loadAdminToken(paths.adminToken, random);
+    if (known !== undefined) return { store, world: known, keys, adminToken };
+    await store.transaction(async (tx) => {
+      const network = {
+        id: randomId(random, "n"),
+        name: options.networkName ?? "wirebadge",
+        ula: randomUla(random),
+        pool4: randomPool4(random),
+        createdMs: nowMs,
+      };
+      await tx.insertNetwork(network);
+      await tx.addToCounter("epoch", 1);
+      const { id, ...details } = network;
+      await tx.audit(nowMs, { actor: "coordinator", action: "network.create", subject: id, details });
+    });
+    return { store, world: (await World.load(store, nowMs, emptyPolicy))!, keys, adminToken };
+  } catch (error) {
+    await store.close();
+    throw error;
+  }
+}
+
+/**
+ * Starts a coordinator. Throws CONFIG_INVALID, PORT_TAKEN, STATE_LOCKED, STATE_UNREADABLE or STORE_FAILED; nothing
+ * stays open then.
+ *
+ * @example
+ * const coordinator = await startCoordinator({ dataDir: "/var/lib/wirebadge", listen: "127.0.0.1:7470", … });
+ * await coordinator.stop();
+ */
+export async function startCoordinator(options: CoordinatorOptions): Promise<RunningCoordinator> {
+  const addresses = checkOptions(options);
+  const paths = prepareDataDir(options.dataDir);
+  const opened = await openData(options, paths);
+  const undo: (() => Promise<void> | void)[] = [() => opened.store.close()];
+  try {
+    return await run(options, addresses, paths, opened, undo);
+  } catch (error) {
+    await stopAll(undo);
+    throw error;
+  }
+}
+
+async function run(
+  options: CoordinatorOptions,
+  { listen, admin }: Addresses,
+  paths: DataPaths,
+  { store, world, keys, adminToken }: Opened,
+  undo: (() => Promise<void> | void)[],
+): Promise<RunningCoordinator> {
+  const { crypto, random, clock, logger } = options;
+  const counters = new Counters();
+  const records = new PeerRecords(paths.records, counters);
+  undo.push(() => records.close());
+  const revisions = await ReservedCounter.open(store, "revision");
+  const serials = await ReservedCounter.open(store, "serial");
+
+  let desk: ControlDesk | undefined;
+  undo.push(async () => await desk?.flushSeen());
+  // The port first: with port 0, tokens and netmaps carry the one that it got.
+  const handler = {
+    admit: (applicant: Parameters<ControlDesk["admit"]>[0]) => desk!.admit(applicant),
+    handle: (...args: Parameters<ControlDesk["handle"]>) => desk!.handle(...args),
+    detach: (...args: Parameters<ControlDesk["detach"]>) => desk!.detach(...args),
+  };
+  const handshakes = new SourceLimits();
+  const context = { crypto, random, clock, logger, counters, noiseKeys: keys.noise, handler, handshakes };
+  const control = new ControlServer(context);
+  const port = await control.bind(listen);
+  undo.push(() => control.stop());
+  const probes = new ProbeServer(crypto, random, clock, counters);
+  await probes.start({ ...listen, port });
+  undo.push(() => probes.stop());
+
+  const url = (options.url ?? `http://${hostPort(listen.host, port)}`).replace(/\/+$/, "");
+  const core = new Core({
+    store,
+    world,
+    keys,
+    crypto,
+    random,
+    clock,
+    logger,
+    counters,
+    url,
+    probes: [probeAddress(options, listen, port)],
+    software: options.software,
+  });
+  const policies = new Policies(core);
+  const builder = new NetmapBuilder(core, policies);
+  const netmaps = new Netmaps(core, revisions, (session) => builder.build(session));
+  const leases = new Leases(core, serials, (session) => policies.leaseMs(session));
+  const concerned = (session: Parameters<typeof builder.concerned>[0]): Iterable<string> => [
+    ...builder.concerned(session),
+    ...netmaps.seenBy(session.id),
+  ];
+  const auditOffers = (session: Parameters<typeof builder.concerned>[0]): Promise<void> => builder.auditOffers(session);
+  desk = new ControlDesk({ core, netmaps, leases, probes, records, concerned, auditOffers });
+  const startedMs = clock.nowMs();
+  const adminServer = new AdminServer({
+    core,
+    desk,
+    netmaps,
+    leases,
+    policies,
+    builder,
+    records,
+    adminToken,
+    startedMs,
+    concerned,
+  });
+  const adminPort = await adminServer.start(admin);
+  undo.push(() => adminServer.stop());
+  const housekeeping = setInterval(() => void keepHouse(core, desk!, netmaps), FLUSH_SEEN_EVERY_MS);
+  housekeeping.unref();
+  undo.push(() => clearInterval(housekeeping));
+  control.open();
+  logger.info({ url, sessions: world.sessions.size, network: world.network.id }, "coordinator ready");
+  let stopping: Promise<void> | undefined;
+  return {
+    url,
+    adminUrl: `http://${hostPort(admin.host, adminPort)}`,
+    adminTokenFile: paths.adminToken,
+    networkId: world.network.id,
+    stop: () => {
+      stopping ??= stopAll(undo);
+      return stopping;
+    },
+  };
+}
+
+async function keepHouse(core: Core, desk: ControlDesk, netmaps: Netmaps): Promise<void> {
+  try {
+    await desk.flushSeen();
+    if (core.world.forgetOldRevocations(core.nowMs()).length > 0) netmaps.refreshAll();
+  } catch (error) {
+    core.logger.error({ err: error }, "housekeeping failed");
+  }
+}
+
+/** In the reverse order of starting: listeners before what they use, the store last. */
+async function stopAll(undo: (() => Promise<void> | void)[]): Promise<void> {
+  for (const step of undo.reverse()) await step();
+}
