@@ -80,7 +80,6 @@ export async function enroll(
     id: randomId(core.random, "s"),
     identity: identity.name,
     token: token.id,
-    tags: [...new Set([...identity.tags, ...token.tags])].sort(),
     mayRoute: token.mayRoute,
     signKey: keys.signKey,
     publicKey: keys.publicKey,

@@ -46,7 +46,7 @@ export class NetmapBuilder {
       session: session.id,
       identity: session.identity,
       ...(sponsor !== undefined && { sponsor }),
-      tags: [...session.tags],
+      tags: this.#core.world.tagsOf(session),
       publicKey: session.publicKey,
       signKey: session.signKey,
       addresses: [...session.addresses],

@@ -61,6 +61,10 @@ async function ensureIdentity(
       throw new WirebadgeError("IDENTITY_MISMATCH", `${name} has another sponsor: ${known.sponsor ?? "none"}`, {
         hint: "leave --sponsor out, or choose another name",
       });
+    if (tags.some((tag) => !known.tags.includes(tag)))
+      throw new WirebadgeError("IDENTITY_MISMATCH", `${name} has other tags: ${known.tags.join(", ") || "none"}`, {
+        hint: `leave --tag out; tags change by \`wirebadge identity remove ${name}\` and enrolling anew`,
+      });
     return known;
   }
   const row: IdentityRow = { name, kind, sponsor, tags: [...tags], createdMs: nowMs, removedMs: undefined };

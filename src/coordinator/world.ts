@@ -38,6 +38,10 @@ export class World {
     return this.identities.get(session.identity)?.sponsor;
   }
 
+  tagsOf(session: SessionRow): string[] {
+    return [...(this.identities.get(session.identity)?.tags ?? [])];
+  }
+
   /** Forgets revocations after which every lease has ended. */
   forgetOldRevocations(nowMs: number): string[] {
     const old = [...this.revocations.values()].filter((row) => row.untilMs <= nowMs).map((row) => row.session);

@@ -274,7 +274,7 @@ function sessionView({ core, desk, netmaps, leases, builder }: AdminParts, row: 
     id: row.id,
     identity: row.identity,
     ...(sponsor !== undefined && { sponsor }),
-    tags: [...row.tags],
+    tags: core.world.tagsOf(row),
     token: row.token,
     addresses: [...row.addresses],
     publicKey: row.publicKey,

@@ -43,7 +43,6 @@ const first: Migration = {
       .addColumn("id", "text", (c) => c.primaryKey())
       .addColumn("identity", "text", (c) => c.notNull().references("identities.name"))
       .addColumn("token", "text", (c) => c.notNull().references("tokens.id"))
-      .addColumn("tags", "text", (c) => c.notNull())
       .addColumn("may_route", "text", (c) => c.notNull())
       .addColumn("sign_key", "text", (c) => c.notNull().unique())
       .addColumn("public_key", "text", (c) => c.notNull().unique())

@@ -37,8 +37,6 @@ export interface SessionRow {
   readonly id: string;
   readonly identity: string;
   readonly token: string;
-  /** Of its identity and of its token, at enrolment. */
-  readonly tags: readonly string[];
   readonly mayRoute: readonly string[];
   /** Base64. */
   readonly signKey: string;

@@ -40,7 +40,6 @@ export interface SessionTable {
   id: string;
   identity: string;
   token: string;
-  tags: string;
   may_route: string;
   sign_key: string;
   public_key: string;
