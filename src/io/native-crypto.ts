@@ -50,7 +50,7 @@ class KeyCache {
         ? createPrivateKey({ key: der, format: "der", type: "pkcs8" })
         : createPublicKey({ key: der, format: "der", type: "spki" });
     der.fill(0);
-    this.#entries.set(raw, { raw: raw.slice(), key });
+    this.#entries.set(raw, { raw: new Uint8Array(raw), key });
     return key;
   }
 }

@@ -128,7 +128,7 @@ export class Device<Owner> {
     return this.#tunnels.get(toHex(publicKey));
   }
 
-  /** The new tunnel, or why there is none. Begins no handshake unless a persistent keepalive is asked for. */
+  /** The new tunnel, or why there is none. With a persistent keepalive it calls the sink before it returns. */
   addPeer(nowMs: number, options: TunnelOptions<Owner>): Tunnel<Owner> | PeerRefusal {
     const { publicKey } = options;
     if (isAllZero(publicKey)) return "ZERO_KEY";

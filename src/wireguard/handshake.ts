@@ -131,7 +131,7 @@ export function openInitiationStatic(
   fields: InitiationFields,
   prologue: Uint8Array = IDENTIFIER,
 ): { state: ResponderState; remotePublicKey: Uint8Array } | "LOW_ORDER_POINT" | "INITIATION_FORGED" {
-  const remoteEphemeral = fields.ephemeral.slice();
+  const remoteEphemeral = new Uint8Array(fields.ephemeral);
   const state: ResponderState = { ...begin(crypto, prologue, local.publicKey), remoteEphemeral };
   mixChain(crypto, state, remoteEphemeral); //                                C := KDF1(C, E_i^pub)
   mixHash(crypto, state, remoteEphemeral); //                                 H := Hash(H ‖ msg.ephemeral)
@@ -176,7 +176,7 @@ export function createResponse(
   const key = mixPresharedKey(crypto, state, presharedKey);
   const sealedEmpty = sealAndMix(crypto, state, key, payload); //             msg.empty := AEAD(κ, 0, ε, H); mix
   const [receiveKey, sendKey] = kdf2(crypto, state.chainingKey, EMPTY); //    (T_r^recv, T_r^send) := KDF2(C, ε)
-  const hash = state.hash.slice();
+  const hash = new Uint8Array(state.hash);
   ephemeralShared.fill(0);
   staticShared.fill(0);
   wipeHandshake(state);
@@ -194,7 +194,7 @@ export function consumeResponse(
   presharedKey: Uint8Array | undefined,
   fields: ResponseFields,
 ): { keys: TransportKeys; hash: Uint8Array; payload: Uint8Array } | "LOW_ORDER_POINT" | "RESPONSE_FORGED" {
-  const state: NoiseState = { chainingKey: pending.chainingKey.slice(), hash: pending.hash };
+  const state: NoiseState = { chainingKey: new Uint8Array(pending.chainingKey), hash: pending.hash };
   mixChain(crypto, state, fields.ephemeral); //                               C := KDF1(C, E_r^pub)
   mixHash(crypto, state, fields.ephemeral); //                                H := Hash(H ‖ msg.ephemeral)
   const ephemeralShared = crypto.dh(pending.ephemeral.privateKey, fields.ephemeral);

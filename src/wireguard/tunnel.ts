@@ -98,6 +98,11 @@ const INITIATIONS_MIN_INTERVAL_MS = 20; // as the kernel and wireguard-go: at mo
 // A packet in a buffer of its own, with the room that sealing needs around it.
 const STAGED_ROOM_BYTES = DATA_HEADER_BYTES + PADDING_BYTES + DATA_TRAILER_BYTES;
 
+/** Not slice(): of a Buffer that is a view. */
+function copyOf(key: Uint8Array | undefined): Uint8Array | undefined {
+  return key === undefined ? undefined : new Uint8Array(key);
+}
+
 export class Tunnel<Owner> {
   readonly owner: Owner;
   readonly publicKey: Uint8Array;
@@ -133,9 +138,9 @@ export class Tunnel<Owner> {
   constructor(context: TunnelContext<Owner>, options: TunnelOptions<Owner>) {
     this.#context = context;
     this.owner = options.owner;
-    this.publicKey = options.publicKey.slice();
+    this.publicKey = new Uint8Array(options.publicKey);
     this.endpoint = options.endpoint;
-    this.#presharedKey = options.presharedKey?.slice();
+    this.#presharedKey = copyOf(options.presharedKey);
     this.#cookies = new CookieAsker(context.crypto, this.publicKey);
     this.#lastSentTimestamp = context.lastTimestamp;
   }
@@ -162,12 +167,12 @@ export class Tunnel<Owner> {
 
   setPresharedKey(key: Uint8Array | undefined): void {
     this.#presharedKey?.fill(0);
-    this.#presharedKey = key?.slice();
+    this.#presharedKey = copyOf(key);
   }
 
-  /** Sends one keepalive at once, as wg(8) does when the interval is set, so that a NAT is opened. */
+  /** Undefined or 0: none. Sends one at once, as wg(8) does when the interval is set, so that a NAT is opened. */
   setPersistentKeepalive(nowMs: number, intervalMs: number | undefined): void {
-    const wanted = intervalMs ?? NEVER;
+    const wanted = intervalMs === undefined || intervalMs <= 0 ? NEVER : intervalMs;
     if (wanted === this.times.persistentKeepaliveMs) return;
     this.times.persistentKeepaliveMs = wanted;
     if (wanted === NEVER) return;

@@ -195,7 +195,7 @@ class OpenSslTransportAead implements TransportAead {
     assert(key.length === KEY_BYTES, "a key of 32 bytes");
     this.#evp = evp;
     this.#scratch = scratch;
-    this.#key = key.slice();
+    this.#key = new Uint8Array(key);
   }
 
   seal(counterLow: number, counterHigh: number, buffer: Uint8Array, offset: number, length: number): void {
