@@ -1,13 +1,13 @@
-// `npm start`: a whole network on this machine, made of the processes and commands that users run; see quickstart/.
+// `npm start`: a whole network on this machine, made of the processes and commands that users run; see the files beside this one.
 import { parseArgs } from "node:util";
-import { WirebadgeError } from "../base/errors.ts";
-import { printable } from "../base/printable.ts";
-import { Check, type StepResult } from "./quickstart/check.ts";
-import { FLIPS, type Flip, Network } from "./quickstart/network.ts";
-import { isolatedPlaces, loopbackPlaces } from "./quickstart/places.ts";
-import { Processes, WIREBADGE } from "./quickstart/processes.ts";
-import { formatMeasuredMs } from "./table.ts";
-import { Terminal } from "./terminal.ts";
+import { WirebadgeError } from "../../base/errors.ts";
+import { printable } from "../../base/printable.ts";
+import { formatMeasuredMs } from "../table.ts";
+import { Terminal } from "../terminal.ts";
+import { Check, type StepResult } from "./check.ts";
+import { FLIPS, type Flip, Network } from "./network.ts";
+import { isolatedPlaces, loopbackPlaces } from "./places.ts";
+import { Processes, WIREBADGE } from "./processes.ts";
 
 const HELP = `Usage: npm start -- [--once] [--json] [--isolated]
 
