@@ -2,8 +2,7 @@
 // standard error. A reader that went away (EPIPE) is never an error: `wirebadge status | head -1` ends quietly, `up`
 // goes on working.
 import type { Writable } from "node:stream";
-import { AssertionError } from "../base/assert.ts";
-import { WirebadgeError } from "../base/errors.ts";
+import { ERROR_CODES, WirebadgeError } from "../base/errors.ts";
 import { printable } from "../base/printable.ts";
 import { hideSecrets } from "./secrets.ts";
 
@@ -86,14 +85,14 @@ export function describeFailure(error: unknown): { failure: Failure; exitCode: n
     };
   }
   const message = error instanceof Error ? error.message : String(error);
-  const at =
-    error instanceof Error ? (error.stack?.split("\n").find((line) => line.includes(" at ")) ?? "").trim() : "";
+  const lines = error instanceof Error ? (error.stack ?? "").split("\n") : [];
+  const at = lines.find((line) => line.includes(" at "))?.trim();
   return {
     failure: {
-      code: error instanceof AssertionError ? "ASSERTION" : "INTERNAL",
-      message: hideSecrets(`${message}${at === "" ? "" : ` (${at})`}`),
+      code: "INTERNAL",
+      message: hideSecrets(`${message}${at === undefined ? "" : ` (${at})`}`),
       hint: "this is a bug of Wirebadge, not of what you typed: please report it with this line",
     },
-    exitCode: 70, // EX_SOFTWARE of sysexits(3): told apart from every code of the catalogue
+    exitCode: ERROR_CODES.INTERNAL[0],
   };
 }
