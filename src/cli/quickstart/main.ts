@@ -1,4 +1,4 @@
-// `npm start`: a whole network on this machine, made of the processes and commands that users run; see the files beside this one.
+// `npm start`: a whole network on this machine, made of the processes and commands that users run.
 import { parseArgs } from "node:util";
 import { WirebadgeError } from "../../base/errors.ts";
 import { printable } from "../../base/printable.ts";
