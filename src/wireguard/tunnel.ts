@@ -132,7 +132,6 @@ export class Tunnel<Owner> {
   #lastSentTimestamp: Uint8Array | undefined;
   #lastReceivedTimestamp: Uint8Array | undefined;
   #lastInitiationReceivedMs = -NEVER;
-  #rekeyAskedFor: Session | undefined;
   #removed = false;
 
   constructor(context: TunnelContext<Owner>, options: TunnelOptions<Owner>) {
@@ -313,14 +312,13 @@ export class Tunnel<Owner> {
       times.firstReceivedUnansweredMs = nowMs;
       this.#scheduleBy(nowMs + KEEPALIVE_TIMEOUT_MS);
     }
-    // [WG §6.2] Who only receives renews too, late, as long as an answer still fits; once per session.
+    // [WG §6.2] Who only receives renews too, late, as long as an answer still fits.
     if (
       session === this.#current &&
       session.role === "initiator" &&
       nowMs - session.createdMs >= REJECT_AFTER_TIME_MS - KEEPALIVE_TIMEOUT_MS - REKEY_TIMEOUT_MS &&
-      this.#rekeyAskedFor !== session
+      !this.isHandshaking
     ) {
-      this.#rekeyAskedFor = session;
       this.startHandshake(nowMs);
     }
   }
@@ -334,7 +332,6 @@ export class Tunnel<Owner> {
           this.#giveUp(nowMs);
           counters.HANDSHAKES_GIVEN_UP++;
           sink.handshakeFailed(nowMs, this);
-          if (this.#removed) return;
           break;
         case "zero-keys":
           this.#zeroKeys();
@@ -372,6 +369,7 @@ export class Tunnel<Owner> {
   /** The tunnel is gone; any later call is without effect. */
   remove(): void {
     this.#removed = true;
+    this.times.persistentKeepaliveMs = NEVER;
     this.expireSessions();
     this.#context.heap.remove(this);
     this.#presharedKey?.fill(0);
@@ -401,7 +399,7 @@ export class Tunnel<Owner> {
     this.times.firstReceivedUnansweredMs = NEVER;
     this.times.lastTraversalMs = nowMs;
     sink.sendDatagram(nowMs, this, undefined, "data", buffer, offset - DATA_HEADER_BYTES, padded + DATA_MIN_BYTES);
-    if (session.wantsRekey(nowMs)) this.startHandshake(nowMs);
+    if (session.wantsRekey(nowMs) && !this.isHandshaking) this.startHandshake(nowMs);
   }
 
   /** Without a session it begins a handshake instead: what asked for the keepalive wants the other end to hear us. */
@@ -511,7 +509,6 @@ export class Tunnel<Owner> {
     this.#previous = undefined;
     this.#current = undefined;
     this.#next = undefined;
-    this.#rekeyAskedFor = undefined;
     this.#dropPending();
     this.times.keysMadeMs = NEVER;
   }

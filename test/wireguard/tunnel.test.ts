@@ -250,7 +250,7 @@ describe("rekeying", () => {
     expect(a.device.indexCount).toBeLessThanOrEqual(3);
   });
 
-  test("who receives when a passive keepalive would come too late renews at once, once per session", () => {
+  test("who receives when a passive keepalive would come too late renews at once", () => {
     for (const [ageS, renews] of [
       [164, false],
       [166, true],
@@ -266,6 +266,26 @@ describe("rekeying", () => {
       expect(a.delivered.length).toBe(3);
       expect(a.count("initiation")).toBe(renews ? 2 : 1);
     }
+  });
+
+  test("what the new session's first message overtook is still taken, by responder and initiator", () => {
+    const world = newWorld();
+    const [a, b, toB, toA] = world.pair();
+    a.send(toB, 100);
+    world.run(121 * SECOND);
+    world.link = (message) => (message.kind === "data" ? undefined : 10);
+    b.send(toA, 100);
+    const [oldOfB] = b.sent.slice(-1);
+    a.send(toB, 100);
+    const oldOfA = a.sent.filter((passed) => passed.kind === "data").at(-1);
+    world.link = () => 10;
+    world.run(SECOND);
+    a.send(toB, 100);
+    world.run(SECOND);
+    expect(a.device.counters.HANDSHAKES_COMPLETED).toBe(2);
+    expect(b.device.counters.HANDSHAKES_COMPLETED).toBe(2);
+    expect(b.receive(a.endpoint, oldOfA!.bytes)).toBe("DATA");
+    expect(a.receive(b.endpoint, oldOfB!.bytes)).toBe("DATA");
   });
 
   test("an idle tunnel wakes nobody: no renewal without traffic, and after zeroing no deadline at all", () => {

@@ -86,7 +86,7 @@ export class WorldDevice implements DeviceSink<string> {
 
   /** A packet of this many bytes, each of them `fill`. */
   send(tunnel: Tunnel<string>, bytes: number, fill = 7): string {
-    const buffer = new Uint8Array(bytes + 48);
+    const buffer = new Uint8Array(bytes + 48).fill(0xcc); // the room around a packet is not clean
     buffer.fill(fill, 16, 16 + bytes);
     return this.device.send(this.#world.nowMs, tunnel, buffer, 16, bytes);
   }
