@@ -56,7 +56,7 @@ export const TCP_CONNECT_MAX_MS = 180 * SECOND_MS; // RFC 9293 §3.8.3: R2 of a 
 export const TCP_ACCEPT_MAX_MS = 60 * SECOND_MS; // SYN-RECEIVED: a backlog place is not held longer
 export const TCP_RETRANSMIT_MAX_MS = 120 * SECOND_MS; // RFC 9293 §3.8.3: R2, at least 100 s
 export const TCP_TIME_WAIT_MS = 60 * SECOND_MS; // 2·MSL, with MSL = 30 s: no packet of a tunnel lives longer
-export const TCP_TIME_WAIT_MAX = 8_192; // oldest forgotten first
+export const TCP_TIME_WAIT_MAX = 4_096; // oldest forgotten first
 export const TCP_KEEPALIVE_IDLE_MS = 15 * MINUTE_MS; // then probes, so that vanished ends don't fill the table
 export const TCP_MEMORY_CHUNKS_MAX = 16_384; // of 16 KiB each: 256 MiB in all send buffers of a stack
 export const TCP_RECEIVE_MEMORY_MAX_BYTES = 256 * MIB; // in all receive buffers of a stack; beyond: dropped

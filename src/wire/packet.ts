@@ -5,7 +5,7 @@ import type { Address } from "../base/address.ts";
 import { readU16 } from "../base/bytes.ts";
 import { isIcmpEcho, isIcmpError } from "./icmp.ts";
 import { decodeIpv4 } from "./ipv4.ts";
-import { decodeIpv6, IPV6_FRAGMENT_HEADER_BYTES } from "./ipv6.ts";
+import { decodeIpv6, IPV6_FRAGMENT_HEADER_BYTES, IPV6_HEADER_BYTES } from "./ipv6.ts";
 
 export const PROTOCOL_ICMP = 1;
 export const PROTOCOL_TCP = 6;
@@ -91,7 +91,7 @@ export type PacketDrop = (typeof PACKET_DROPS)[number];
 const TCP_HEADER_BYTES = 20;
 const UDP_HEADER_BYTES = 8;
 const ICMP_HEADER_BYTES = 8;
-const IP_TOTAL_MAX_BYTES = 65_535;
+const IP_TOTAL_MAX_BYTES = 65_535; // in IPv6 without its first header
 
 /**
  * Reads one IP packet's headers into `info`; undefined when it is well formed, else why not (then `info` is not to be
@@ -115,7 +115,8 @@ export function decodePacket(
   if (info.isFragment) {
     const partBytes = totalBytes - fragmentPartOffset(info);
     if (partBytes === 0 || (info.hasMoreFragments && (partBytes & 7) !== 0)) return "BAD_FRAGMENT";
-    if (transportOffset + info.fragmentOffsetBytes + partBytes > IP_TOTAL_MAX_BYTES) return "BAD_FRAGMENT";
+    const headBytes = info.version === 4 ? transportOffset : info.fragmentHeaderOffset - IPV6_HEADER_BYTES;
+    if (headBytes + info.fragmentOffsetBytes + partBytes > IP_TOTAL_MAX_BYTES) return "BAD_FRAGMENT";
   }
   if (info.isLaterFragment) {
     // Filters judge the first fragment's header: nothing later may reach into it.

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { connectPair, type Faults, pattern, pour, VirtualLink } from "./virtual-link.ts";
+import { connectPair, expectSame, type Faults, pattern, pour, VirtualLink } from "./virtual-link.ts";
 
 function transfer(faults: Faults, seed: number, bytes: number, family: "v4" | "v6"): VirtualLink {
   const world = new VirtualLink(faults, seed);
@@ -10,8 +10,8 @@ function transfer(faults: Faults, seed: number, bytes: number, family: "v4" | "v
   pour(world, client, up);
   pour(world, server, down);
   world.runUntil(() => client.events.length >= 3 && server.events.length >= 2);
-  expect(Buffer.compare(server.received, up)).toBe(0);
-  expect(Buffer.compare(client.received, down)).toBe(0);
+  expectSame(server.received, up);
+  expectSame(client.received, down);
   expect(client.events).toEqual(["connected", "ended", "closed: closed"]);
   expect(server.events).toEqual(["ended", "closed: closed"]);
   return world;

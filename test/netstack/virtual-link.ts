@@ -242,3 +242,10 @@ export function connectPair(world: VirtualLink, family: "v4" | "v6" = "v6"): Pai
   world.runUntil(() => client.events.includes("connected") && server !== undefined);
   return { client, server: server! };
 }
+
+/** Fast for megabytes, where toEqual is not. */
+export function expectSame(actual: Uint8Array, expected: Uint8Array): void {
+  if (actual.length !== expected.length) throw new Error(`${actual.length} bytes instead of ${expected.length}`);
+  const at = actual.findIndex((byte, index) => byte !== expected[index]);
+  if (at >= 0) throw new Error(`byte ${at} is ${actual[at]} instead of ${expected[at]}`);
+}

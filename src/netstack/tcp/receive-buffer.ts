@@ -113,7 +113,7 @@ export class ReceiveBuffer {
 
   /**
    * Keeps what came too early: the parts of it that no earlier piece holds (the first copy of a byte wins). False when
-   * the list is full: the piece is dropped and will be sent again.
+   * the list is full: the rest is dropped and will be sent again.
    */
   insertEarly(sequence: number, buffer: Uint8Array, at: number, length: number): boolean {
     const pieces = this.#early;
@@ -148,22 +148,37 @@ export class ReceiveBuffer {
     return true;
   }
 
-  /** Moves early pieces that are now in order; returns the next sequence expected. */
-  takeEarly(nextSequence: number): number {
+  /**
+   * What comes next in the stream, with the early pieces that it reaches; where both have a byte, the early one came
+   * first and stands. Returns the next sequence expected.
+   */
+  appendNext(next: number, buffer: Uint8Array, at: number, length: number): number {
+    while (length > 0) {
+      const early = this.#early[0];
+      const gap = early === undefined ? length : sequenceDifference(early.sequence, next);
+      const part = Math.min(gap, length);
+      this.append(buffer, at, part);
+      const reached = this.#takeEarly(sequenceAdd(next, part));
+      const passed = sequenceDifference(reached, next);
+      at += passed;
+      length -= passed;
+      next = reached;
+    }
+    return next;
+  }
+
+  /** Moves the pieces that are now in order; none overlaps another, and none begins before `next`. */
+  #takeEarly(next: number): number {
     let taken = 0;
     for (const piece of this.#early) {
-      const ahead = sequenceDifference(piece.sequence, nextSequence);
-      if (ahead > 0) break;
-      const fresh = piece.bytes.length + ahead;
-      if (fresh > 0) {
-        this.append(piece.bytes, piece.bytes.length - fresh, fresh);
-        nextSequence = sequenceAdd(nextSequence, fresh);
-      }
+      if (piece.sequence !== next) break;
+      this.append(piece.bytes, 0, piece.bytes.length);
+      next = sequenceAdd(next, piece.bytes.length);
       this.#earlyBytes -= piece.bytes.length;
       taken++;
     }
     if (taken > 0) this.#early.splice(0, taken);
-    return nextSequence;
+    return next;
   }
 
   clear(): void {

@@ -111,26 +111,22 @@ export class Receiver {
       return; // as if lost
     }
     if (dataBytes > this.#largestDataBytes) this.#largestDataBytes = Math.min(dataBytes, this.#ownMssBytes);
-    if (sequence !== window.next) {
-      this.ackNow = true; // a duplicate acknowledgment tells the sender
-      if (!this.#buffer.insertEarly(sequence, segment.buffer, dataAt, dataBytes)) this.#count("TCP_OUT_OF_ORDER_FULL");
-      this.#account();
-      return;
+    const { buffer } = segment;
+    const hadGap = this.#buffer.earlyPieces > 0;
+    if (sequence === window.next) {
+      window.next = this.#buffer.appendNext(window.next, buffer, dataAt, dataBytes);
+      this.#hasNews = true;
+      this.#acknowledgeLater(nowMs, dataBytes);
+    } else if (!this.#buffer.insertEarly(sequence, buffer, dataAt, dataBytes)) {
+      this.#count("TCP_OUT_OF_ORDER_FULL");
     }
-    this.#append(nowMs, segment.buffer, dataAt, dataBytes);
+    // A duplicate acknowledgment tells the sender of a gap, the next that it is filled.
+    if (hadGap || this.#buffer.earlyPieces > 0) this.ackNow = true;
+    this.#account();
   }
 
-  #append(nowMs: number, bytes: Uint8Array, at: number, length: number): void {
-    const window = this.#window;
-    this.#buffer.append(bytes, at, length);
-    window.next = sequenceAdd(window.next, length);
-    if (this.#buffer.earlyPieces > 0) {
-      window.next = this.#buffer.takeEarly(window.next);
-      this.ackNow = true; // a gap was filled, at least in part
-    }
-    this.#account();
-    this.#hasNews = true;
-    this.#unacknowledgedBytes += length;
+  #acknowledgeLater(nowMs: number, newBytes: number): void {
+    this.#unacknowledgedBytes += newBytes;
     if (this.#unacknowledgedBytes >= 2 * this.#largestDataBytes)
       this.ackNow = true; // every second segment
     else if (this.ackAtMs === Number.POSITIVE_INFINITY) this.ackAtMs = nowMs + DELAYED_ACK_MS;
