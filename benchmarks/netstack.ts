@@ -1,4 +1,5 @@
-// Bulk TCP between two userspace stacks in one process, without crypto: both ends and the copy between them on one core.
+// Bulk TCP between two userspace stacks in one process, without crypto: both ends, and the copy between them, on one
+// core.
 import { parseAddress } from "../src/base/address.ts";
 import { SeededRandom } from "../src/base/random.ts";
 import type { TcpConnection } from "../src/netstack/contract.ts";

@@ -192,7 +192,8 @@ describe("retransmission", () => {
     raw.connection.write(raw.peer.nowMs, pattern(6000));
     const sent = raw.peer.take();
     for (let i = 0; i < 3; i++) raw.send(TCP_ACK);
-    const partial = raw.send(TCP_ACK, { acknowledgment: sent[2]!.sequence }); // the first two arrived, the third did not
+    // The first two arrived, the third did not.
+    const partial = raw.send(TCP_ACK, { acknowledgment: sent[2]!.sequence });
     expect(partial).toMatchObject([{ sequence: sent[2]!.sequence, data: sent[2]!.data }]);
   });
 
