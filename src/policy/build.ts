@@ -286,7 +286,8 @@ class Builder {
         return undefined;
       }
       if (traffic === undefined && use === "grant") {
-        const hint = `${didYouMean(nearest(target.name, Object.keys(services)))}for a node write "node:${target.name} tcp:22"`;
+        const near = didYouMean(nearest(target.name, Object.keys(services)));
+        const hint = `${near}for a node write "node:${target.name} tcp:22"`;
         this.#fault("UNKNOWN_SERVICE", path, `no service "${target.name}"`, hint);
         return undefined;
       }

@@ -1,6 +1,6 @@
-// What is to be reached: `DEST[ PROTO[:PORTS]]`, one grammar for policy, CLI and API.
-//   service:staging-db · 10.20.0.0/16 tcp:5432,8000-8099 · host:*.staging.internal tcp:443 · node:gw-1 icmp · [fd00::1]
-// udp:53 A service has its own protocol and ports; all else must name them (`any` is all of them). A bare name means a
+// What is to be reached: `DEST[ PROTO[:PORTS]]`, one grammar for policy, CLI and API:
+//   service:staging-db | 10.20.0.0/16 tcp:5432,8000-8099 | host:*.staging.internal tcp:443 | node:gw-1 icmp
+// A service has its own protocol and ports; all else must name them (`any` is all of them). A bare name means a
 // service, then a node. In `never` the protocol may be left out: nothing of it is to be reached.
 import { type Address, formatPrefix, isV4Prefix, type Prefix, parsePrefix } from "../base/address.ts";
 import { POLICY_PORT_RANGES_MAX } from "../base/limits.ts";
