@@ -118,6 +118,21 @@ export class PolicyCompiler {
     };
   }
 
+  /** For explanations: the grant that names the service for this session, and the never that closes it, by id. */
+  rulesFor(
+    sessionId: string,
+    service: PolicyService,
+    nowMs: number,
+  ): { grant: string | undefined; never: string | undefined } {
+    const self = this.#index.get(sessionId);
+    if (self === undefined) return { grant: undefined, never: undefined };
+    const names = ({ to }: PolicyGrant): boolean =>
+      to.some((destination) => [...this.#pairs.servicesOf(destination)].includes(service));
+    const grant = this.#grantsOf(self).find((one) => (one.untilMs ?? nowMs + 1) > nowMs && names(one));
+    const never = this.#neversOf(self).find((rule) => rule.to.some((to) => this.#closesService(to, service)));
+    return { grant: grant?.id, never: never?.id };
+  }
+
   #indexDestination(grant: PolicyGrant, destination: PolicyDestination): void {
     const { target } = destination;
     switch (target.type) {

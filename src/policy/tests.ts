@@ -2,13 +2,13 @@
 // whether it has enrolled yet or not, and every gateway offers what the policy lets it. A document whose tests fail is
 // refused. An identity that does not exist yet has no tags and no sponsor.
 import { type Address, makeAddress, makePrefix, prefixContains } from "../base/address.ts";
-import type { FilterProtocol } from "../filter/contract.ts";
 import { hostMatches } from "../filter/rules.ts";
 import { ANY_TRAFFIC, formatRouteTarget, type Traffic } from "./destination.ts";
-import { type Asked, evaluate, type OracleVerdict } from "./evaluate.ts";
+import { evaluate, type OracleVerdict } from "./evaluate.ts";
 import { viaNames } from "./offers.ts";
 import type { Policy, PolicyDestination, PolicyTest } from "./policy.ts";
 import { formatSelector, type IdentityKind, type Selector } from "./selector.ts";
+import { portEdges, trafficPoints } from "./traffic-points.ts";
 import { NAME_DIAL_PORT, type WorldIdentity, type WorldNetwork, type WorldSession } from "./world.ts";
 import { type Member, WorldIndex } from "./world-index.ts";
 
@@ -47,8 +47,6 @@ export function runPolicyTests(
   return policy.tests.map((one) => world.run(one, nowMs));
 }
 
-type Point = Pick<Asked, "protocol" | "port">;
-
 class TestWorld {
   readonly #policy: Policy;
   readonly #identities: Map<string, WorldIdentity>;
@@ -80,7 +78,7 @@ class TestWorld {
       for (const { session, to: reached, traffic } of this.#reached(to)) {
         const sessions = new Map([...this.#gateways, [session.id, session], [opener.session.id, opener.session]]);
         const world = { network: NETWORK, identities: this.#identities, sessions };
-        for (const point of pointsOf(traffic, edges)) {
+        for (const point of trafficPoints(traffic, edges)) {
           const asked = { from: opener.session.id, at: session.id, to: reached, ...point };
           verdicts.push(evaluate(policy, world, asked, nowMs));
         }
@@ -187,29 +185,10 @@ class TestWorld {
   }
 }
 
-/** Where verdicts may change: the ports that the policy names, and those behind them. */
+/** Where verdicts may change. */
 function edgesOf(policy: Policy): ReadonlySet<number> {
-  const edges = new Set([NAME_DIAL_PORT, NAME_DIAL_PORT + 1]);
-  const collect = (traffic: Traffic | undefined): void => {
-    for (const [low, high] of traffic?.ports ?? []) edges.add(low).add(high + 1);
-  };
-  for (const { place } of policy.services.values()) collect(place.traffic);
-  for (const { to } of [...policy.grants, ...policy.nevers]) for (const { traffic } of to) collect(traffic);
-  return edges;
-}
-
-/** The first port of each stretch on which verdicts are alike. */
-function pointsOf({ protocol, ports }: Traffic, edges: ReadonlySet<number>): Point[] {
-  const protocols: readonly FilterProtocol[] = protocol === "any" ? ["tcp", "udp", "icmp", "any"] : [protocol];
-  const tried = new Set<number>();
-  for (const [low, high] of ports.length === 0 ? ([[1, 65_535]] as const) : ports) {
-    tried.add(low);
-    for (const edge of edges) if (low <= edge && edge <= high) tried.add(edge);
-  }
-  const points: Point[] = [];
-  for (const one of protocols) {
-    if (one !== "tcp" && one !== "udp") points.push({ protocol: one, port: 0 });
-    else for (const port of tried) points.push({ protocol: one, port });
-  }
-  return points;
+  const nameDial = [[NAME_DIAL_PORT, NAME_DIAL_PORT]] as const;
+  const services = [...policy.services.values()].map(({ place }) => place.traffic.ports);
+  const rules = [...policy.grants, ...policy.nevers].flatMap(({ to }) => to.map(({ traffic }) => traffic?.ports ?? []));
+  return portEdges([nameDial, ...services, ...rules]);
 }
