@@ -88,6 +88,9 @@ describe("starting", () => {
     expect(a.device.counters.PACKET_TOO_LARGE).toBe(1);
     world.run(SECOND);
     expect(b.delivered.slice(1).map((bytes) => bytes.length)).toEqual([16, 16, 32, 1408, 1420, 1420, 1420]);
+    for (const [i, bytes] of [1, 16, 17, 1408, 1409, 1419, 1420].entries()) {
+      expect(b.delivered[i + 1]!.subarray(bytes).every((byte) => byte === 0)).toBe(true); // nothing of ours leaks
+    }
   });
 });
 
@@ -266,6 +269,20 @@ describe("rekeying", () => {
       expect(a.delivered.length).toBe(3);
       expect(a.count("initiation")).toBe(renews ? 2 : 1);
     }
+  });
+
+  test("an unanswered renewal is retried with jitter, however much is sent meanwhile", () => {
+    const world = newWorld();
+    const [a, , toB] = world.pair();
+    a.send(toB, 100);
+    world.run(121 * SECOND);
+    world.link = (message) => (message.kind === "initiation" ? undefined : 10);
+    stream(world, a, () => a.send(toB, 100), 40 * SECOND, 10);
+    const times = timesOf(a, "initiation").slice(1);
+    const gaps = times.slice(1).map((time, i) => time - times[i]!);
+    expect(gaps.length).toBeGreaterThanOrEqual(7);
+    expect(gaps.every((gap) => gap >= 5 && gap < 5.35)).toBe(true);
+    expect(gaps.filter((gap) => gap > 5.02).length).toBeGreaterThan(4);
   });
 
   test("what the new session's first message overtook is still taken, by responder and initiator", () => {
