@@ -406,9 +406,11 @@ describe("closing", () => {
     const raw = new RawConnection(new RawPeer()).open();
     raw.connection.end(raw.peer.nowMs);
     const fin = raw.peer.take();
-    raw.acknowledge(fin);
-    raw.send(TCP_ACK | TCP_FIN);
+    expect(raw.acknowledge(fin)).toEqual([]); // one FIN is enough
+    expect(raw.send(TCP_ACK | TCP_FIN)).toMatchObject([{ flags: TCP_ACK, acknowledgment: raw.sequence + 1 }]);
     expect(raw.peer.counter("TCP_TIME_WAIT")).toBe(1);
+    raw.peer.wait(30_000);
+    expect(raw.peer.take()).toEqual([]);
     raw.send(TCP_RST, { sequence: raw.sequence + 1 }); // RFC 1337
     expect(raw.peer.counter("TCP_TIME_WAIT")).toBe(1);
     expect(raw.send(TCP_ACK | TCP_FIN)).toMatchObject([{ flags: TCP_ACK, acknowledgment: raw.sequence + 1 }]);

@@ -37,6 +37,8 @@ export class Sender {
   isOpen = false;
   finQueued = false;
   #finSent = false;
+  /** The sequence number behind our FIN, once it was sent. */
+  #finEnd = 0;
 
   retransmitAtMs = Number.POSITIVE_INFINITY;
   persistAtMs = Number.POSITIVE_INFINITY;
@@ -67,7 +69,7 @@ export class Sender {
 
   /** True once the remote end has everything, FIN included. */
   get finAcknowledged(): boolean {
-    return this.#finSent && this.una === this.max;
+    return this.#finSent && this.una === this.#finEnd;
   }
 
   /** Our SYN went out (again). */
@@ -156,9 +158,9 @@ export class Sender {
   transmit(nowMs: number): void {
     if (!this.isOpen) return;
     for (;;) {
+      if (this.#finSent && this.next === this.#finEnd) return;
       const offset = sequenceDifference(this.next, this.una);
       const availableBytes = this.buffer.sizeBytes - offset;
-      if (availableBytes < 0) return; // the FIN is out
       const congestionBytes = this.congestion.windowBytes + this.congestion.allowanceBytes;
       const usableBytes = Math.floor(Math.min(this.windowBytes, congestionBytes)) - offset;
       const bytes = Math.max(0, Math.min(availableBytes, usableBytes, this.mssBytes));
@@ -178,6 +180,7 @@ export class Sender {
     this.#lastSentMs = nowMs;
     if (fin && !this.#finSent) {
       this.#finSent = true;
+      this.#finEnd = sequenceAdd(sequence, bytes + 1);
       this.#sink.finSent();
     }
     this.#sink.sendData(nowMs, sequence, TCP_ACK | (push ? TCP_PSH : 0) | (fin ? TCP_FIN : 0), offset, bytes);

@@ -1,0 +1,302 @@
+// Runs inside a network namespace of its own: the userspace stack on one side of a TUN device, the kernel's sockets on
+// the other, both in this process. Prints one line of JSON: scenario → what came out. netstack-linux.test.ts says what
+// it must be.
+import { spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { createSocket } from "node:dgram";
+import { once } from "node:events";
+import { connect, createServer, type Socket } from "node:net";
+import { setTimeout as delay } from "node:timers/promises";
+import { type Address, parseAddress } from "../../src/base/address.ts";
+import { SeededRandom } from "../../src/base/random.ts";
+import { Tun } from "../../src/io/ffi/tun.ts";
+import type { NetstackHandler, TcpConnection, TcpHandler, TcpOpening } from "../../src/netstack/contract.ts";
+import { UserspaceStack } from "../../src/netstack/stack.ts";
+
+const DEVICE = "wbtest0";
+const BULK_BYTES = 24 * 1024 * 1024;
+const FAMILIES = {
+  v4: { stack: "10.99.0.2", kernel: "10.99.0.1" },
+  v6: { stack: "fd99::2", kernel: "fd99::1" },
+} as const;
+type Family = keyof typeof FAMILIES;
+
+const startMs = Date.now();
+const nowMs = (): number => startMs + performance.now();
+const tun = Tun.open(DEVICE);
+run("ip", "addr", "add", "10.99.0.1/24", "dev", DEVICE);
+run("ip", "addr", "add", "fd99::1/64", "dev", DEVICE, "nodad");
+run("ip", "link", "set", DEVICE, "mtu", "1420", "up");
+
+function run(command: string, ...args: string[]): string {
+  const done = spawnSync(command, args, { encoding: "utf8" });
+  return done.status === 0 ? done.stdout : `exit ${done.status}: ${done.stderr}`;
+}
+
+const handler: NetstackHandler = {
+  output: (_nowMs, buffer, offset, length) => void tun.write(buffer.subarray(offset, offset + length)),
+};
+const stack = new UserspaceStack({ random: new SeededRandom(Date.now() | 0), mtuBytes: 1420, handler });
+stack.setLocalAddresses([address("10.99.0.2"), address("fd99::2")]);
+
+function address(text: string): Address {
+  const parsed = parseAddress(text);
+  if (parsed === undefined) throw new Error(text);
+  return parsed;
+}
+
+const packet = new Uint8Array(65_536);
+let stopped = false;
+function pump(): void {
+  if (stopped) return;
+  let count = 0;
+  for (; count < 64; count++) {
+    const length = tun.read(packet);
+    if (length === 0) break;
+    stack.handlePacket(nowMs(), packet, 0, length);
+  }
+  stack.handleTimeout(nowMs());
+  if (count > 0) setImmediate(pump);
+  else setTimeout(pump, 1);
+}
+pump();
+
+/** The same bytes for whoever asks: chunk by chunk, never all at once. */
+function* chunks(totalBytes: number): Generator<Uint8Array> {
+  const random = new SeededRandom(11);
+  const block = new Uint8Array(256 * 1024);
+  random.fill(block);
+  for (let at = 0; at < totalBytes; at += block.length) {
+    block[at % block.length] = at & 255;
+    yield block.slice(0, Math.min(block.length, totalBytes - at));
+  }
+}
+
+function expectedHash(totalBytes: number): string {
+  const hash = createHash("sha256");
+  for (const chunk of chunks(totalBytes)) hash.update(chunk);
+  return hash.digest("hex");
+}
+
+/** A stack connection that hashes what it reads, and can pour. */
+class Side implements TcpHandler {
+  readonly hash = createHash("sha256");
+  readonly ended = Promise.withResolvers<string>();
+  readonly opened = Promise.withResolvers<void>();
+  readonly gone = Promise.withResolvers<string>();
+  connection!: TcpConnection;
+  #source: Generator<Uint8Array> | undefined;
+  #rest: Uint8Array | undefined;
+  answer: string | undefined;
+
+  connected(): void {
+    this.opened.resolve();
+  }
+
+  readable(): void {
+    for (let bytes = this.connection.read(nowMs(), 65_536); bytes !== undefined; ) {
+      this.hash.update(bytes);
+      bytes = this.connection.read(nowMs(), 65_536);
+    }
+    if (!this.connection.remoteEnded) return;
+    this.ended.resolve(this.hash.digest("hex"));
+    if (this.answer === undefined) return;
+    this.connection.write(nowMs(), Buffer.from(this.answer));
+    this.connection.end(nowMs());
+  }
+
+  pour(totalBytes: number): void {
+    this.#source = chunks(totalBytes);
+    this.writable();
+  }
+
+  writable(): void {
+    while (this.#source !== undefined) {
+      const bytes = this.#rest ?? (this.#source.next().value as Uint8Array | undefined);
+      if (bytes === undefined) {
+        this.#source = undefined;
+        this.connection.end(nowMs());
+        return;
+      }
+      const taken = this.connection.write(nowMs(), bytes);
+      this.#rest = taken < bytes.length ? bytes.subarray(taken) : undefined;
+      if (this.#rest !== undefined) return;
+    }
+  }
+
+  closed(reason: string): void {
+    this.gone.resolve(reason);
+    this.opened.resolve();
+    this.ended.resolve(`closed: ${reason}`);
+  }
+}
+
+function accept(family: Family, port: number, onSide: (side: Side) => void): void {
+  stack.listenTcp({ address: address(FAMILIES[family].stack), port }, (connection) => {
+    const side = new Side();
+    side.connection = connection;
+    connection.handler = side;
+    onSide(side);
+  });
+}
+
+function dial(family: Family, port: number): Side {
+  const side = new Side();
+  const { stack: from, kernel } = FAMILIES[family];
+  side.connection = stack.connectTcp(nowMs(), address(from), { address: address(kernel), port }, side)!;
+  return side;
+}
+
+async function hashOf(socket: Socket): Promise<string> {
+  const hash = createHash("sha256");
+  for await (const bytes of socket) hash.update(bytes as Uint8Array);
+  return hash.digest("hex");
+}
+
+async function pourInto(socket: Socket, totalBytes: number): Promise<void> {
+  for (const chunk of chunks(totalBytes)) if (!socket.write(chunk)) await once(socket, "drain");
+  socket.end();
+}
+
+/** Both directions at once, the kernel as the client. */
+async function bulkFromKernel(family: Family, port: number, totalBytes: number): Promise<string[]> {
+  const theirs = Promise.withResolvers<string>();
+  accept(family, port, (side) => {
+    side.pour(totalBytes);
+    side.ended.promise.then(theirs.resolve);
+  });
+  const socket = connect({ host: FAMILIES[family].stack, port, allowHalfOpen: true });
+  const [ours] = await Promise.all([hashOf(socket), pourInto(socket, totalBytes)]);
+  return [await theirs.promise, ours];
+}
+
+/** Both directions at once, the stack as the client. */
+async function bulkFromStack(family: Family, totalBytes: number): Promise<string[]> {
+  const theirs = Promise.withResolvers<string>();
+  const server = createServer({ allowHalfOpen: true }, (socket) => {
+    hashOf(socket).then(theirs.resolve);
+    void pourInto(socket, totalBytes);
+  }).listen(0, FAMILIES[family].kernel);
+  await once(server, "listening");
+  const side = dial(family, (server.address() as { port: number }).port);
+  await side.opened.promise;
+  side.pour(totalBytes);
+  const hashes = [await theirs.promise, await side.ended.promise];
+  server.close();
+  return [...hashes, await side.gone.promise];
+}
+
+/** The kernel ends its direction first and still gets the answer. */
+async function halfClose(family: Family): Promise<string> {
+  accept(family, 7001, (side) => {
+    side.answer = "after the end";
+  });
+  const socket = connect({ host: FAMILIES[family].stack, port: 7001, allowHalfOpen: true });
+  socket.end("question");
+  let text = "";
+  for await (const bytes of socket) text += String(bytes);
+  return text;
+}
+
+async function kernelConnectError(family: Family, port: number): Promise<string> {
+  const socket = connect({ host: FAMILIES[family].stack, port });
+  const [error] = (await once(socket, "error")) as [NodeJS.ErrnoException];
+  return error.code ?? "";
+}
+
+async function resets(): Promise<string[]> {
+  let accepted: Side | undefined;
+  accept("v4", 7002, (side) => {
+    accepted = side;
+  });
+  const first = connect({ host: FAMILIES.v4.stack, port: 7002 });
+  await once(first, "connect");
+  first.write("x");
+  await delay(100);
+  const failed = once(first, "error") as Promise<[NodeJS.ErrnoException]>;
+  accepted!.connection.abort(nowMs());
+  const kernelSaw = (await failed)[0].code ?? "";
+  const second = connect({ host: FAMILIES.v4.stack, port: 7002 });
+  await once(second, "connect");
+  second.write("x");
+  await delay(100);
+  second.resetAndDestroy();
+  return [kernelSaw, await accepted!.gone.promise];
+}
+
+async function udp(family: Family): Promise<number[]> {
+  const { stack: own, kernel } = FAMILIES[family];
+  const bound = stack.bindUdp({ address: address(own), port: 5353 })!;
+  bound.onDatagram = (remote, bytes) => void bound.send(nowMs(), remote, bytes.slice()); // echo
+  const socket = createSocket(family === "v4" ? "udp4" : "udp6");
+  socket.bind(0, kernel);
+  const sizes: number[] = [];
+  for (const size of [0, 1, 1300, 5_000, 60_000]) {
+    const bytes = Buffer.alloc(size, size & 255);
+    const answered = once(socket, "message", { signal: AbortSignal.timeout(3_000) });
+    socket.send(bytes, 5353, own);
+    const [echo] = (await answered) as [Buffer];
+    sizes.push(echo.equals(bytes) ? size : -1);
+  }
+  socket.close();
+  bound.close();
+  return sizes;
+}
+
+async function kernelUdpRefused(): Promise<string> {
+  const socket = createSocket("udp4");
+  socket.connect(9, FAMILIES.v4.stack);
+  await once(socket, "connect");
+  socket.send("x");
+  const [error] = (await once(socket, "error", { signal: AbortSignal.timeout(3_000) })) as [NodeJS.ErrnoException];
+  socket.close();
+  return error.code ?? "";
+}
+
+async function ping(family: Family): Promise<boolean[]> {
+  const { stack: own, kernel } = FAMILIES[family];
+  const rtt = await new Promise<number>((resolve) => stack.ping(nowMs(), address(own), address(kernel), resolve));
+  const { spawn } = await import("node:child_process");
+  const child = spawn("ping", ["-c", "2", "-i", "0.2", "-W", "2", "-s", "3000", own], { stdio: "ignore" });
+  const [code] = (await once(child, "close")) as [number];
+  return [rtt >= 0 && rtt < 1_000, code === 0];
+}
+
+const decide = (choose: (opening: TcpOpening) => void): void => {
+  handler.tcpOpening = choose;
+};
+
+const out: Record<string, unknown> = { expected: expectedHash(BULK_BYTES) };
+for (const family of ["v4", "v6"] as const) {
+  out[`bulk from kernel ${family}`] = await bulkFromKernel(family, 7000, BULK_BYTES);
+  out[`bulk from stack ${family}`] = await bulkFromStack(family, BULK_BYTES);
+  out[`half-close ${family}`] = await halfClose(family);
+  out[`refused by stack ${family}`] = await kernelConnectError(family, 9);
+  out[`refused by kernel ${family}`] = await dial(family, 9).gone.promise;
+  decide((opening) => opening.refuse(nowMs()));
+  out[`opening refused ${family}`] = await kernelConnectError(family, 10);
+  decide((opening) => setTimeout(() => opening.unreachable(nowMs(), "prohibited"), 1_200)); // past one retransmission
+  out[`opening prohibited ${family}`] = await kernelConnectError(family, 11);
+  decide((opening) => opening.unreachable(nowMs(), "host"));
+  out[`opening unreachable ${family}`] = await kernelConnectError(family, 12);
+  delete handler.tcpOpening;
+  out[`udp ${family}`] = await udp(family);
+  out[`ping ${family}`] = await ping(family);
+}
+out["resets"] = await resets();
+out["udp refused"] = await kernelUdpRefused();
+if (process.argv[2] === "loss") {
+  const drop = (hook: string): string =>
+    `add chain inet lossy ${hook} { type filter hook ${hook} priority 0; }
+     add rule inet lossy ${hook} meta l4proto tcp numgen random mod 100 < 2 drop`;
+  out["nft"] = run("nft", `add table inet lossy\n${drop("input")}\n${drop("output")}`);
+  const lossyBytes = 2 * 1024 * 1024;
+  out["expected lossy"] = expectedHash(lossyBytes);
+  out["lossy from kernel"] = await bulkFromKernel("v4", 7003, lossyBytes);
+  out["lossy from stack"] = await bulkFromStack("v6", lossyBytes);
+}
+out["counters"] = Object.fromEntries(Object.entries(stack.counters).filter(([, value]) => value > 0));
+stopped = true;
+tun.close();
+console.log(JSON.stringify(out));
+process.exit(0);
