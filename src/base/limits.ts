@@ -23,6 +23,8 @@ export const LOCAL_ENDPOINTS_MAX = 6; // of this machine's addresses, reported t
 export const PROBE_INTERVAL_MS = 20 * SECOND_MS; // below the 30 s that the shortest NAT mappings live
 export const PROBE_RETRY_MS = 1 * SECOND_MS; // until the first answer
 
+export const TIMESTAMP_RESERVE_MS = 10 * MINUTE_MS; // how far the stamp on disk runs ahead of the last one sent
+
 // Leases on the peer link
 export const LEASE_HELD_PACKETS_MAX = 16; // packets that overtook the lease
 export const LEASE_HELD_MS = 500;

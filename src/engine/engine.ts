@@ -170,6 +170,11 @@ export class Engine {
     this.#link.setOwnLease(nowMs, lease, this.#peers.values());
   }
 
+  /** Our session is over: nothing passes any more, in either direction. */
+  endOwnLease(): void {
+    this.#parts.filter.setOwnLease(undefined);
+  }
+
   /** Coordinator time − nowMs, from the last authenticated control message. */
   setCoordinatorOffset(offsetMs: number): void {
     this.#parts.coordinatorOffsetMs = offsetMs;
@@ -336,8 +341,8 @@ export class Engine {
   ): void {
     const { sink, counters } = this.#parts;
     const targets = kind === "initiation" ? peer.path.forInitiation(nowMs) : peer.path.forData();
+    if (kind === "initiation" && !peer.tunnel.hasSession(nowMs)) sink.tunnelWanted(peer.session);
     if (targets.length === 0) counters.add("outbound-no-endpoint");
     for (const endpoint of targets) sink.sendDatagram(endpoint, buffer, offset, length);
-    if (kind === "initiation" && !peer.tunnel.hasSession(nowMs)) sink.tunnelWanted(peer.session);
   }
 }

@@ -1,5 +1,5 @@
 // Turns a checked netmap into what the engine is told to be.
-import { hostPrefix, type Prefix, parseAddress, parseEndpoint, parsePrefix } from "../base/address.ts";
+import { type Prefix, parseAddress, parseEndpoint, parsePrefix } from "../base/address.ts";
 import { fromBase64 } from "../base/bytes.ts";
 import type { AddressRuleEntry, HostRuleEntry, NetmapView, PeerEntry } from "../control/netmap.ts";
 import type { DesiredPeer, DesiredState } from "../engine/desired-state.ts";
@@ -38,26 +38,14 @@ function desiredPeer(entry: PeerEntry): DesiredPeer | undefined {
   };
 }
 
-/**
- * What this peer ends flows for besides its own addresses: its services' overlay addresses and its accepted CIDR
- * routes.
- */
-function transitPrefixes(view: NetmapView): Prefix[] {
-  const services = view.serves
-    .map((serve) => parseAddress(serve.address))
-    .filter(defined)
-    .map(hostPrefix);
-  const routes = view.routes.map((route) => parsePrefix(route.destination)).filter(defined);
-  return [...services, ...routes];
-}
-
-export function desiredStateOf(view: NetmapView): DesiredState {
+/** `transit`: what this peer itself offers and was accepted for, besides its own addresses. */
+export function desiredStateOf(view: NetmapView, transit: readonly Prefix[]): DesiredState {
   return {
     epoch: view.epoch,
     revision: view.revision,
     mode: "badge",
     addresses: view.self.addresses.map(parseAddress).filter(defined),
-    transit: transitPrefixes(view),
+    transit,
     filter: {
       revision: view.revision,
       policyVersion: view.policyVersion,

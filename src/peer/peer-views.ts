@@ -66,6 +66,12 @@ export class PeerViews implements OverlayView, GatewayView {
     return this.#byAddress.get(formatAddress(address));
   }
 
+  identityOf(session: string): string | undefined {
+    const { self } = this.#netmap ?? {};
+    if (self?.session === session) return self.identity;
+    return this.#netmap?.peers.find((peer) => peer.session === session)?.identity;
+  }
+
   callerOf(source: Address): Caller | undefined {
     const peer = this.peerAt(source);
     return peer === undefined ? undefined : { session: peer.session, identity: peer.identity, sponsor: peer.sponsor };
@@ -109,22 +115,29 @@ export class PeerViews implements OverlayView, GatewayView {
   }
 
   judgeOutbound(address: Address, protocol: FilterProtocol, port: number): OutboundJudgement {
-    const { engine, turns } = this.#options;
-    const session = engine.sessionFor(address);
-    const slot = session === undefined ? undefined : engine.slotOf(session);
-    const verdict =
-      slot === undefined
-        ? NO_GRANT
-        : engine.filter.judgeAddress(turns.nowMs(), "outbound", slot, address, protocol, port);
+    const verdict = this.peekOutbound(address, protocol, port);
+    const session = this.#options.engine.sessionFor(address);
     return this.#explained(verdict, { session, destination: address, protocol, port });
   }
 
   judgeOutboundHost(session: string, name: string, protocol: FilterProtocol, port: number): OutboundJudgement {
+    return this.#explained(this.peekHost(session, name, protocol, port), { session, name, protocol, port });
+  }
+
+  /** As judgeOutbound, without a record. */
+  peekOutbound(address: Address, protocol: FilterProtocol, port: number): Verdict {
+    const { engine, turns } = this.#options;
+    const session = engine.sessionFor(address);
+    const slot = session === undefined ? undefined : engine.slotOf(session);
+    if (slot === undefined) return NO_GRANT;
+    return engine.filter.judgeAddress(turns.nowMs(), "outbound", slot, address, protocol, port);
+  }
+
+  peekHost(session: string, name: string, protocol: FilterProtocol, port: number): Verdict {
     const { engine, turns } = this.#options;
     const slot = engine.slotOf(session);
-    const verdict =
-      slot === undefined ? NO_GRANT : engine.filter.judgeHost(turns.nowMs(), "outbound", slot, name, protocol, port);
-    return this.#explained(verdict, { session, name, protocol, port });
+    if (slot === undefined) return NO_GRANT;
+    return engine.filter.judgeHost(turns.nowMs(), "outbound", slot, name, protocol, port);
   }
 
   denyName(name: string, protocol: FilterProtocol, port: number): string {

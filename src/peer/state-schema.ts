@@ -1,7 +1,7 @@
 // What a peer keeps between its runs: state.json in its state folder. Keys, the session they stand for, and what must
 // not go backwards. The enrolment secret is never in it.
 import { z } from "zod";
-import { netmapSchema, SESSION_ID } from "../control/netmap.ts";
+import { SESSION_ID } from "../control/netmap.ts";
 
 export const STATE_VERSION = 1;
 
@@ -32,8 +32,6 @@ export const peerStateSchema = z.strictObject({
     .string()
     .regex(/^[0-9a-f]{24}$/)
     .optional(),
-  /** For a start while the coordinator is away. */
-  netmap: netmapSchema.optional(),
   listenPort: z.number().int().min(0).max(65_535).optional(),
 });
 

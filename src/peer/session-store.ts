@@ -1,0 +1,170 @@
+// One session's keys and what must not go backwards, from its state folder: opened before anything else, written before
+// anything is told to others.
+import { env } from "node:process";
+import { fromBase64, fromHex, toBase64, toHex } from "../base/bytes.ts";
+import { WirebadgeError } from "../base/errors.ts";
+import { TIMESTAMP_RESERVE_MS } from "../base/limits.ts";
+import { randomBytes } from "../base/random.ts";
+import { type JoinToken, parseJoinToken } from "../control/token.ts";
+import { osRandom } from "../io/os-random.ts";
+import { compareTai64n, encodeTai64n } from "../wireguard/tai64n.ts";
+import type { SessionGrant } from "./control-events.ts";
+import { defaultStateRoot, findStateFolder, listStateFolders, StateFolder } from "./state.ts";
+import { type PeerState, STATE_VERSION } from "./state-schema.ts";
+
+export class SessionStore {
+  readonly #folder: StateFolder;
+  readonly token: JoinToken | undefined;
+  #state: PeerState;
+
+  private constructor(folder: StateFolder, state: PeerState, token: JoinToken | undefined) {
+    this.#folder = folder;
+    this.#state = state;
+    this.token = token;
+  }
+
+  /**
+   * With a token: the folder of an earlier run with it, else a new one with new keys. Without: the folder named, or
+   * the only one there is.
+   * @throws WirebadgeError TOKEN_INVALID, USAGE, CONFLICT, STATE_UNREADABLE, STATE_LOCKED
+   */
+  static open(tokenText: string | undefined, stateDir: string | undefined): SessionStore {
+    const token = tokenText === undefined ? undefined : parseJoinToken(tokenText);
+    const folder = StateFolder.open(stateDir ?? placeOf(token));
+    try {
+      const known = folder.read();
+      const state = known === undefined ? newState(token, folder.path) : withToken(known, token, folder.path);
+      const store = new SessionStore(folder, state, token);
+      // Keys are on disk before they are shown to anyone: enrolling again with them gives the same session again.
+      folder.write(state);
+      return store;
+    } catch (error) {
+      folder.release();
+      throw error;
+    }
+  }
+
+  get path(): string {
+    return this.#folder.path;
+  }
+
+  get socketPath(): string {
+    return this.#folder.socketPath;
+  }
+
+  get url(): string {
+    return this.#state.coordinator.url;
+  }
+
+  get coordinatorKey(): Uint8Array {
+    return fromBase64(this.#state.coordinator.key)!;
+  }
+
+  get coordinatorSignKey(): Uint8Array | undefined {
+    const { signKey } = this.#state.coordinator;
+    return signKey === undefined ? undefined : fromBase64(signKey);
+  }
+
+  get wireguardKey(): Uint8Array {
+    return fromBase64(this.#state.wireguardKey)!;
+  }
+
+  get signSeed(): Uint8Array {
+    return fromBase64(this.#state.signSeed)!;
+  }
+
+  get session(): string | undefined {
+    return this.#state.session;
+  }
+
+  get listenPort(): number | undefined {
+    return this.#state.listenPort;
+  }
+
+  get lastTimestamp(): Uint8Array | undefined {
+    const { lastTimestamp } = this.#state;
+    return lastTimestamp === undefined ? undefined : fromHex(lastTimestamp);
+  }
+
+  /** What the coordinator answered; the folder gets the identity's name. Call before the folder's path is used. */
+  granted(grant: SessionGrant): void {
+    const { session, identity } = grant;
+    this.#state = {
+      ...this.#state,
+      coordinator: { ...this.#state.coordinator, signKey: toBase64(grant.coordinatorSignKey) },
+      session,
+      identity,
+    };
+    this.#folder.write(this.#state);
+    this.#folder.settle(this.coordinatorKey, identity, session);
+  }
+
+  rememberPort(listenPort: number): void {
+    if (this.#state.listenPort === listenPort) return;
+    this.#state = { ...this.#state, listenPort };
+    this.#folder.write(this.#state);
+  }
+
+  /**
+   * Keeps the stamp on disk ahead of what has been sent, so that a clock set back after a crash locks nobody out, and
+   * so that a handshake costs no write: stamps after a restart begin where the reserve ended.
+   */
+  reserveTimestamp(nowMs: number, sent: Uint8Array | undefined): void {
+    if (sent === undefined) return;
+    const kept = this.lastTimestamp;
+    const wanted = encodeTai64n(nowMs + TIMESTAMP_RESERVE_MS / 2);
+    if (kept !== undefined && compareTai64n(kept, wanted) > 0 && compareTai64n(kept, sent) > 0) return;
+    const ahead = encodeTai64n(nowMs + TIMESTAMP_RESERVE_MS);
+    const next = compareTai64n(sent, ahead) > 0 ? sent : ahead;
+    this.#state = { ...this.#state, lastTimestamp: toHex(next) };
+    this.#folder.write(this.#state);
+  }
+
+  release(): void {
+    this.#folder.release();
+  }
+}
+
+function placeOf(token: JoinToken | undefined): string {
+  const root = defaultStateRoot(env);
+  if (token !== undefined) return findStateFolder(root, token.coordinatorKey, token.id);
+  const folders = listStateFolders(root);
+  if (folders.length === 1) return folders[0]!;
+  throw folders.length === 0
+    ? new WirebadgeError("USAGE", "there is no session on this machine yet, and no token to make one", {
+        hint: "give --token-file FILE (or - for standard input), made by `wirebadge token create --as KIND:NAME`",
+      })
+    : new WirebadgeError("PEER_AMBIGUOUS", `there are ${folders.length} sessions here: ${folders.join(", ")}`, {
+        hint: "choose one with --state DIR",
+      });
+}
+
+function newState(token: JoinToken | undefined, path: string): PeerState {
+  if (token === undefined) {
+    throw new WirebadgeError("USAGE", `${path} holds no session, and there is no token to make one`, {
+      hint: "give --token-file FILE (or - for standard input)",
+    });
+  }
+  return {
+    version: STATE_VERSION,
+    coordinator: { url: token.url, key: toBase64(token.coordinatorKey) },
+    tokenId: token.id,
+    wireguardKey: toBase64(randomBytes(osRandom, 32)),
+    signSeed: toBase64(randomBytes(osRandom, 32)),
+  };
+}
+
+function withToken(state: PeerState, token: JoinToken | undefined, path: string): PeerState {
+  if (token === undefined) return state;
+  if (state.coordinator.key !== toBase64(token.coordinatorKey)) {
+    throw new WirebadgeError("TOKEN_OTHER_NETWORK", `${path} holds a session of another network than the token's`, {
+      hint: "choose another folder with --state",
+    });
+  }
+  if (state.session !== undefined && state.tokenId !== token.id) {
+    throw new WirebadgeError("CONFLICT", `${path} already holds ${state.identity ?? "a session"} of another token`, {
+      hint: "leave the token out to go on with it, or choose another folder with --state",
+    });
+  }
+  return { ...state, coordinator: { ...state.coordinator, url: token.url }, tokenId: token.id };
+}
