@@ -224,6 +224,10 @@ export class Engine {
     return this.#parts.localReplies.shift();
   }
 
+  get publicKey(): Uint8Array {
+    return this.#parts.device.publicKey;
+  }
+
   get filter(): Filter {
     return this.#parts.filter;
   }

@@ -1,6 +1,7 @@
 // `can DEST` about itself: what the packet path would say to a flow that this session opened now. For what it may
 // neither reach nor ask for the answer is NO_GRANT, in the same words as for a name that doesn't exist.
 import { type Address, parseAddress } from "../base/address.ts";
+import { unreachable } from "../base/assert.ts";
 import { WirebadgeError } from "../base/errors.ts";
 import type { NetmapView, ServiceEntry } from "../control/netmap.ts";
 import type { FilterProtocol, PortRange, Verdict } from "../filter/contract.ts";
@@ -60,6 +61,8 @@ function judge(destination: Destination, text: string, netmap: NetmapView, views
     case "selector":
       if (target.selector.type !== "identity") throw notOne(text, "name one node, agent, user, service or address");
       return judgeIdentity(target.selector.name, traffic, text, netmap, views);
+    default:
+      return unreachable(target);
   }
 }
 

@@ -73,6 +73,11 @@ export class PeerViews implements OverlayView, GatewayView {
   }
 
   callerOf(source: Address): Caller | undefined {
+    if (this.#netmap === undefined) {
+      // `wg` mode: who may speak for the address, by public key.
+      const session = this.#options.engine.sessionFor(source);
+      return session === undefined ? undefined : { session, identity: session, sponsor: undefined };
+    }
     const peer = this.peerAt(source);
     return peer === undefined ? undefined : { session: peer.session, identity: peer.identity, sponsor: peer.sponsor };
   }

@@ -1,0 +1,258 @@
+// `wirebadge wg FILE.conf`: WireGuard by a plain configuration file, rootless. No coordinator, no policy: everything in
+// the file is allowed, and nothing else. Endpoint names are asked of the host's resolver, again when handshakes fail;
+// SOCKS names never are.
+import { lookup } from "node:dns/promises";
+import { clearTimeout, setTimeout } from "node:timers";
+import type { Logger } from "pino";
+import { type Endpoint, formatAddress, parseAddress } from "../base/address.ts";
+import { toBase64 } from "../base/bytes.ts";
+import { WirebadgeError } from "../base/errors.ts";
+import { ENDPOINT_RESOLVE_RETRY_MS, MTU_DEFAULT_BYTES } from "../base/limits.ts";
+import { SECOND_MS } from "../base/units.ts";
+import type { DesiredPeer } from "../engine/desired-state.ts";
+import { Engine, type EngineSink } from "../engine/engine.ts";
+import { SystemClock } from "../io/clock.ts";
+import { chooseCrypto } from "../io/crypto-choice.ts";
+import { osRandom } from "../io/os-random.ts";
+import { DgramUdpPort } from "../io/udp.ts";
+import { UserspaceStack } from "../netstack/stack.ts";
+import { DenialFeed } from "./denial-feed.ts";
+import { LoopDriver } from "./driver.ts";
+import { EntryPoints } from "./entry-points.ts";
+import { Gateway } from "./gateway.ts";
+import { parseOffers } from "./gateway-offers.ts";
+import type { EntryPoint } from "./local-api-schema.ts";
+import { StackDialer } from "./overlay-dialer.ts";
+import { OverlayDns } from "./overlay-dns.ts";
+import { OwnerCheck } from "./owner.ts";
+import { PeerViews } from "./peer-views.ts";
+import { hostNetwork } from "./real-network.ts";
+import { parseWgConfig, type WgConfig, type WgPeer } from "./wg-config.ts";
+
+export interface WgModeOptions {
+  readonly configText: string;
+  /** For messages. */
+  readonly fileName: string;
+  readonly socks: string | undefined;
+  readonly forwards: readonly string[];
+  readonly exposes: readonly string[];
+  readonly ignoreHooks: boolean;
+  readonly requireNative: boolean;
+  readonly logger: Logger;
+}
+
+export interface RunningWg {
+  readonly publicKey: string;
+  readonly addresses: readonly string[];
+  readonly entryPoints: readonly EntryPoint[];
+  stop(): Promise<void>;
+  /** Never resolves by itself: a configuration file has no end. */
+  readonly stopped: Promise<Error | undefined>;
+}
+
+/** @throws WirebadgeError CONFIG_INVALID, USAGE, PORT_TAKEN, NATIVE_UNAVAILABLE, with nothing left open */
+export async function startWgMode(options: WgModeOptions): Promise<RunningWg> {
+  const config = parseWgConfig(options.fileName, options.configText, { ignoreHooks: options.ignoreHooks });
+  if (options.socks === "") {
+    throw new WirebadgeError("USAGE", "--socks needs a place here: a file has no state folder", {
+      hint: "give --socks 127.0.0.1:1080 or --socks unix:/path/in/a/folder/of/yours",
+    });
+  }
+  for (const { line, key } of config.ignored) {
+    options.logger.warn({ event: "hook-ignored", line, key }, `${options.fileName}:${line}: ${key} is not run`);
+  }
+  const mode = new WgMode(options, config);
+  try {
+    return await mode.start();
+  } catch (error) {
+    await mode.stop();
+    throw error;
+  }
+}
+
+class WgMode {
+  readonly #options: WgModeOptions;
+  readonly #config: WgConfig;
+  readonly #driver: LoopDriver;
+  readonly #engine: Engine;
+  readonly #stack: UserspaceStack;
+  readonly #views: PeerViews;
+  readonly #gateway: Gateway;
+  readonly #owner = OwnerCheck.open();
+  readonly #resolved = new Map<WgPeer, Endpoint>();
+  readonly #retries = new Map<WgPeer, NodeJS.Timeout>();
+  #udp: DgramUdpPort | undefined;
+  #entryPoints: EntryPoints | undefined;
+  #revision = 0;
+  #closed = false;
+
+  constructor(options: WgModeOptions, config: WgConfig) {
+    this.#options = options;
+    this.#config = config;
+    const { crypto } = chooseCrypto(options.requireNative ? { require: "native" } : {});
+    const mtuBytes = config.mtuBytes ?? MTU_DEFAULT_BYTES;
+    this.#driver = new LoopDriver(new SystemClock());
+    this.#engine = new Engine({
+      crypto,
+      random: osRandom,
+      keyPair: { privateKey: config.privateKey, publicKey: crypto.publicKey(config.privateKey) },
+      mode: "wg",
+      mtuBytes,
+      sink: this.#engineSink(),
+      leases: { verify: () => undefined },
+    });
+    this.#stack = new UserspaceStack({
+      random: osRandom,
+      mtuBytes,
+      handler: {
+        output: this.#driver.stackOutput,
+        tcpOpening: (opening) => this.#gateway.tcpOpening(opening),
+        udpOpening: (opening) => this.#gateway.udpOpening(opening),
+      },
+    });
+    this.#views = new PeerViews({
+      engine: this.#engine,
+      turns: this.#driver,
+      denials: new DenialFeed(),
+      ownAddresses: () => config.ownAddresses,
+      ownSession: () => "",
+    });
+    this.#gateway = new Gateway({
+      view: this.#views,
+      turns: this.#driver,
+      offers: parseOffers({ routes: [], serves: [], exposes: options.exposes }),
+      network: hostNetwork,
+      onFlow: (flow) => options.logger.debug({ event: "flow", peer: flow.caller.session }, "flow ended"),
+    });
+  }
+
+  async start(): Promise<RunningWg> {
+    const { listenPort, ownAddresses, peers } = this.#config;
+    this.#udp = await DgramUdpPort.open(listenPort ?? 0, this.#driver.onDatagram);
+    this.#driver.attach({ engine: this.#engine, stack: this.#stack, udp: this.#udp });
+    this.#stack.setLocalAddresses(ownAddresses);
+    await Promise.all(peers.map((peer) => this.#resolve(peer)));
+    this.#apply();
+    this.#entryPoints = await EntryPoints.open({
+      socks: this.#options.socks,
+      allowRemote: false,
+      forwards: this.#options.forwards,
+      dialer: this.#makeDialer(),
+      turns: this.#driver,
+      owner: this.#owner,
+      folder: ".",
+      logger: this.#options.logger,
+    });
+    return {
+      publicKey: toBase64(this.#engine.publicKey),
+      addresses: ownAddresses.map(formatAddress),
+      entryPoints: this.#entryPoints.list(),
+      stop: () => this.stop(),
+      stopped: new Promise(() => undefined),
+    };
+  }
+
+  async stop(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    for (const timer of this.#retries.values()) clearTimeout(timer);
+    this.#driver.turn(() => this.#gateway.close());
+    await this.#entryPoints?.close();
+    this.#driver.stop();
+    await this.#udp?.close();
+    this.#owner.close();
+  }
+
+  #makeDialer(): StackDialer {
+    const { dnsServers, searchDomains } = this.#config;
+    const resolver = new OverlayDns({
+      stack: this.#stack,
+      turns: this.#driver,
+      localAddressFor: (remote) => this.#views.localAddressFor(remote),
+      servers: dnsServers,
+      searchDomains,
+      random: osRandom,
+    });
+    return new StackDialer({
+      view: this.#views,
+      stack: this.#stack,
+      turns: this.#driver,
+      ...(dnsServers.length === 0 ? {} : { resolver }),
+    });
+  }
+
+  #engineSink(): EngineSink {
+    return {
+      ...this.#driver.engineSink,
+      denied: () => undefined, // nothing is judged here
+      deniedByPeer: () => undefined,
+      flowEnded: () => undefined,
+      tunnelWanted: () => undefined,
+      tunnelUp: (session) => this.#options.logger.info({ event: "tunnel-up", peer: session }, "tunnel up"),
+      tunnelFailed: (session) => {
+        this.#options.logger.warn({ event: "tunnel-failed", peer: session }, "no answer from a peer");
+        const peer = this.#config.peers.find((candidate) => toBase64(candidate.publicKey) === session);
+        if (peer !== undefined) void this.#resolve(peer).then(() => this.#apply());
+      },
+    };
+  }
+
+  /**
+   * The name may have moved: asked at the start and after every failed handshake; tried again until there is an answer.
+   */
+  async #resolve(peer: WgPeer): Promise<void> {
+    if (peer.endpoint === undefined) return;
+    const { host, port } = peer.endpoint;
+    const literal = parseAddress(host);
+    if (literal !== undefined) {
+      this.#resolved.set(peer, { address: literal, port });
+      return;
+    }
+    const found = await lookup(host).catch((error: unknown) => {
+      this.#options.logger.warn({ event: "endpoint-unresolved", host, err: error }, `${host} can't be resolved`);
+      return undefined;
+    });
+    const address = found === undefined ? undefined : parseAddress(found.address);
+    if (address !== undefined) this.#resolved.set(peer, { address, port });
+    else if (!this.#closed && !this.#retries.has(peer)) {
+      const retry = setTimeout(() => {
+        this.#retries.delete(peer);
+        void this.#resolve(peer).then(() => this.#apply());
+      }, ENDPOINT_RESOLVE_RETRY_MS);
+      this.#retries.set(peer, retry);
+    }
+  }
+
+  #apply(): void {
+    if (this.#closed) return;
+    this.#revision++;
+    this.#driver.turn((nowMs) => {
+      const refused = this.#engine.apply(nowMs, {
+        epoch: 0,
+        revision: this.#revision,
+        mode: "wg",
+        addresses: this.#config.ownAddresses,
+        transit: [],
+        filter: undefined,
+        peers: this.#config.peers.map((peer) => this.#desiredPeer(peer)),
+      });
+      for (const { session, reason } of refused) {
+        this.#options.logger.error({ event: "peer-refused", peer: session, reason }, "this peer's key can't be used");
+      }
+    });
+  }
+
+  #desiredPeer(peer: WgPeer): DesiredPeer {
+    const endpoint = this.#resolved.get(peer);
+    const keepaliveMs = peer.persistentKeepaliveSeconds * SECOND_MS;
+    return {
+      session: toBase64(peer.publicKey),
+      publicKey: peer.publicKey,
+      kind: "stock",
+      prefixes: peer.allowedIps,
+      endpoints: endpoint === undefined ? [] : [endpoint],
+      ...(peer.presharedKey === undefined ? {} : { presharedKey: peer.presharedKey }),
+      ...(keepaliveMs === 0 ? {} : { persistentKeepaliveMs: keepaliveMs }),
+    };
+  }
+}
