@@ -7,7 +7,7 @@ import { addPeerCommands } from "./peer-commands.ts";
 import { addPolicyCommands } from "./policy-commands.ts";
 import { addTokenCommands } from "./token-commands.ts";
 import { addUpCommand, addWgCommand } from "./up-command.ts";
-import { SOFTWARE_VERSION } from "./version.ts";
+import { SOFTWARE_VERSION } from "../io/version.ts";
 
 export function buildProgram(context: Context): Command {
   const { stdout, stderr } = context.terminal.surroundings;

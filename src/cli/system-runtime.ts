@@ -1,18 +1,35 @@
 // The real runtime: each part of the program is loaded when its command runs, so that `wirebadge status` starts fast.
-import { AssertionError } from "../base/assert.ts";
 import { AdminClient } from "./admin-client.ts";
-import type { Runtime } from "./runtime.ts";
+import type { CoordinatorReady, CoordinatorStart, Runtime } from "./runtime.ts";
+
+/** A coordinator ends by its signal alone. */
+async function startCoordinator(options: CoordinatorStart): Promise<CoordinatorReady> {
+  const { startCoordinator: start } = await import("../coordinator/coordinator.ts");
+  const { SystemClock } = await import("../io/clock.ts");
+  const { chooseCrypto } = await import("../io/crypto-choice.ts");
+  const { osRandom } = await import("../io/os-random.ts");
+  const { SOFTWARE } = await import("../io/version.ts");
+  const coordinator = await start({
+    ...options,
+    clock: new SystemClock(),
+    crypto: chooseCrypto({}).crypto,
+    random: osRandom,
+    software: SOFTWARE,
+  });
+  return { ...coordinator, stop: () => coordinator.stop(), stopped: new Promise(() => undefined) };
+}
 
 export function systemRuntime(): Runtime {
-  const absent = async (): Promise<never> => {
-    throw new AssertionError("this part is not in the build");
-  };
   return {
     signals: process,
     adminClient: (options) => new AdminClient(options),
-    startCoordinator: absent,
-    startPeer: absent,
-    startWgMode: absent,
-    localApi: absent,
+    startCoordinator,
+    startPeer: async (options) => (await import("../peer/peer.ts")).startPeer(options),
+    startWgMode: async (options) => (await import("../peer/wg-mode.ts")).startWgMode(options),
+    localApi: async (stateDir) => {
+      const { LocalApiClient } = await import("../peer/local-api-client.ts");
+      const { defaultStateRoot } = await import("../peer/state.ts");
+      return await LocalApiClient.find(defaultStateRoot(process.env), stateDir);
+    },
   };
 }

@@ -31,7 +31,7 @@ import { describeDenial, PeerHost } from "./peer-host.ts";
 import { PeerViews } from "./peer-views.ts";
 import { hostNetwork } from "./real-network.ts";
 import { SessionStore } from "./session-store.ts";
-import { SOFTWARE, VERSION } from "./version.ts";
+import { SOFTWARE, SOFTWARE_VERSION } from "../io/version.ts";
 
 export interface PeerOptions {
   readonly token: string | undefined;
@@ -364,7 +364,7 @@ class Peer {
       gateway: this.#gateway,
       denials: this.#denials,
       facts: {
-        version: VERSION,
+        version: SOFTWARE_VERSION,
         startedMs: this.#startedMs,
         publicKey: toBase64(crypto.publicKey(this.#store.wireguardKey)),
         listenPort: this.#udp!.port,
