@@ -1,0 +1,33 @@
+// `npm run bench [-- NAME…] [--json]`: every benchmark alone, one after the other; medians; machine and versions beside the figures.
+import { cpus } from "node:os";
+import type { BenchResult } from "./result.ts";
+
+const SUITES: Readonly<Record<string, () => Promise<{ run(): BenchResult[] | Promise<BenchResult[]> }>>> = {
+  crypto: () => import("./crypto.ts"),
+  netstack: () => import("./netstack.ts"),
+  rootless: () => import("./rootless.ts"),
+  join: () => import("./join.ts"),
+};
+
+const words = process.argv.slice(2);
+const json = words.includes("--json");
+const names = words.filter((word) => !word.startsWith("--"));
+const unknown = names.filter((name) => SUITES[name] === undefined);
+if (unknown.length > 0 || words.includes("--help")) {
+  const problem = unknown.length > 0 ? `no benchmark is called ${unknown.join(", ")}\n` : "";
+  process.stderr.write(`${problem}usage: npm run bench [-- ${Object.keys(SUITES).join("|")} …] [--json]\n`);
+  process.exit(unknown.length > 0 ? 2 : 0);
+}
+
+const results: BenchResult[] = [];
+const machine = `${cpus().length} × ${cpus()[0]?.model ?? "unknown CPU"}, Node ${process.versions.node}, OpenSSL ${process.versions.openssl}`;
+if (!json) process.stdout.write(`${machine}\n`);
+for (const [name, load] of Object.entries(SUITES)) {
+  if (names.length > 0 && !names.includes(name)) continue;
+  for (const result of await (await load()).run()) {
+    results.push(result);
+    const value = result.value >= 100 ? Math.round(result.value).toLocaleString("en") : result.value.toPrecision(3);
+    if (!json) process.stdout.write(`${result.name.padEnd(58)} ${value.padStart(12)} ${result.unit}\n`);
+  }
+}
+if (json) process.stdout.write(`${JSON.stringify({ machine, date: new Date().toISOString(), results })}\n`);
