@@ -1,5 +1,5 @@
-// A whole network of processes on loopback: how long `wirebadge up` takes from exec to its ready line, and to the first byte of a private
-// service through a forward.
+// A whole network of processes on loopback: how long `wirebadge up` takes from exec to its ready line, and to the first
+// byte of a private service through a forward.
 import { execFile } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
@@ -10,7 +10,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import type { BenchResult } from "./result.ts";
-import { end, freePort, median, type Started, startWirebadge } from "./rootless.ts";
+import { end, freePort, median, type Started, startWirebadge } from "./tunnel.ts";
 
 const WIREBADGE = fileURLToPath(new URL("../bin/wirebadge", import.meta.url));
 const RUNS = 5;

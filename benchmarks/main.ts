@@ -1,11 +1,12 @@
-// `npm run bench [-- NAME…] [--json]`: every benchmark alone, one after the other; medians; machine and versions beside the figures.
+// `npm run bench [-- NAME…] [--json]`: every benchmark alone, one after the other; medians; machine and versions beside
+// the figures.
 import { cpus } from "node:os";
 import type { BenchResult } from "./result.ts";
 
 const SUITES: Readonly<Record<string, () => Promise<{ run(): BenchResult[] | Promise<BenchResult[]> }>>> = {
   crypto: () => import("./crypto.ts"),
   netstack: () => import("./netstack.ts"),
-  rootless: () => import("./rootless.ts"),
+  tunnel: () => import("./tunnel.ts"),
   join: () => import("./join.ts"),
 };
 
@@ -20,7 +21,8 @@ if (unknown.length > 0 || words.includes("--help")) {
 }
 
 const results: BenchResult[] = [];
-const machine = `${cpus().length} × ${cpus()[0]?.model ?? "unknown CPU"}, Node ${process.versions.node}, OpenSSL ${process.versions.openssl}`;
+const { node, openssl } = process.versions;
+const machine = `${cpus().length} × ${cpus()[0]?.model ?? "unknown CPU"}, Node ${node}, OpenSSL ${openssl}`;
 if (!json) process.stdout.write(`${machine}\n`);
 for (const [name, load] of Object.entries(SUITES)) {
   if (names.length > 0 && !names.includes(name)) continue;

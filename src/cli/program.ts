@@ -1,5 +1,6 @@
 // The whole command line as one tree; nothing runs before it is parsed.
 import { Command } from "commander";
+import { SOFTWARE_VERSION } from "../io/version.ts";
 import type { Context } from "./admin-command.ts";
 import { addCoordinatorCommand } from "./coordinator-command.ts";
 import { addIdentityCommands, addRevokeCommand, addSessionCommands } from "./identity-commands.ts";
@@ -7,7 +8,6 @@ import { addPeerCommands } from "./peer-commands.ts";
 import { addPolicyCommands } from "./policy-commands.ts";
 import { addTokenCommands } from "./token-commands.ts";
 import { addUpCommand, addWgCommand } from "./up-command.ts";
-import { SOFTWARE_VERSION } from "../io/version.ts";
 
 export function buildProgram(context: Context): Command {
   const { stdout, stderr } = context.terminal.surroundings;

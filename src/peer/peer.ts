@@ -14,6 +14,7 @@ import { type Clock, SystemClock } from "../io/clock.ts";
 import { type CryptoChoice, chooseCrypto } from "../io/crypto-choice.ts";
 import { osRandom } from "../io/os-random.ts";
 import { type DatagramHandler, DgramUdpPort } from "../io/udp.ts";
+import { SOFTWARE, SOFTWARE_VERSION } from "../io/version.ts";
 import { UserspaceStack } from "../netstack/stack.ts";
 import { ControlClient } from "./control-client.ts";
 import { DenialFeed, fromRecord } from "./denial-feed.ts";
@@ -31,7 +32,6 @@ import { describeDenial, PeerHost } from "./peer-host.ts";
 import { PeerViews } from "./peer-views.ts";
 import { hostNetwork } from "./real-network.ts";
 import { SessionStore } from "./session-store.ts";
-import { SOFTWARE, SOFTWARE_VERSION } from "../io/version.ts";
 
 export interface PeerOptions {
   readonly token: string | undefined;

@@ -1,5 +1,5 @@
-// A real HTTP server for tests, a process of its own. GET /blob/N gives N reproducible bytes, PUT /hash answers with the SHA-256 of what
-// came, GET / says who asks. Arguments: HOST PORT [NAME].
+// A real HTTP server for tests, a process of its own. GET /blob/N gives N reproducible bytes, PUT /hash answers with
+// the SHA-256 of what came, GET / says who asks. Arguments: HOST PORT [NAME].
 import { createHash } from "node:crypto";
 import { createServer } from "node:http";
 import { Readable } from "node:stream";

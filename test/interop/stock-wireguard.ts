@@ -18,7 +18,8 @@ export interface StockOptions {
 
 /** In the foreground, its interface up. Gives the interface's name. */
 export async function startWireguardGo(namespace: Namespace, options: StockOptions): Promise<string> {
-  const name = `wbs${process.pid % 100_000}x${count++}`; // its control socket lies in a folder that all namespaces share
+  // its control socket lies in a folder that all namespaces share
+  const name = `wbs${process.pid % 100_000}x${count++}`;
   const child = namespace.spawn(requireTool("wireguard-go"), ["-f", name], {
     stdio: ["ignore", "ignore", "pipe"],
     env: { ...process.env, LOG_LEVEL: "error" },

@@ -1,5 +1,6 @@
-// Two `wirebadge wg` processes on loopback, no root: TCP through a forward, the tunnel and an exposed port to a real server, both ways;
-// and the memory of a peer that has done nothing yet. All processes and the load share this machine's cores.
+// Two `wirebadge wg` processes on loopback, no root: TCP through a forward, the tunnel and an exposed port to a real
+// server, both ways; and the memory of a peer that has done nothing yet. All processes and the load share this
+// machine's cores.
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -132,7 +133,16 @@ export async function run(): Promise<BenchResult[]> {
   const [portA, portB, forward] = [await freePort(), await freePort(), await freePort()];
   const config = (own: Uint8Array, peer: Uint8Array, number: number, listen: number, remote: number): string => {
     const file = join(folder, `${number}.conf`);
-    const text = `[Interface]\nPrivateKey = ${toBase64(own)}\nAddress = 10.9.0.${number}\nListenPort = ${listen}\n[Peer]\nPublicKey = ${toBase64(crypto.publicKey(peer))}\nAllowedIPs = 10.9.0.${3 - number}\nEndpoint = 127.0.0.1:${remote}\n`;
+    const text = [
+      "[Interface]",
+      `PrivateKey = ${toBase64(own)}`,
+      `Address = 10.9.0.${number}`,
+      `ListenPort = ${listen}`,
+      "[Peer]",
+      `PublicKey = ${toBase64(crypto.publicKey(peer))}`,
+      `AllowedIPs = 10.9.0.${3 - number}`,
+      `Endpoint = 127.0.0.1:${remote}`,
+    ].join("\n");
     writeFileSync(file, text, { mode: 0o600 });
     return file;
   };
