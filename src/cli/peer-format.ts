@@ -54,7 +54,7 @@ export function formatStatus(status: Status): string {
       ],
       ["lease", lease === undefined ? undefined : `ends ${relative(lease.endMs, nowMs)}`],
       ["UDP port", String(status.listenPort)],
-      ["crypto", `${status.crypto.name} (${status.crypto.reason})`],
+      ["crypto", status.crypto.reason === "" ? status.crypto.name : `${status.crypto.name} (${status.crypto.reason})`],
       ["up since", relative(status.startedMs, nowMs)],
     ]),
     table(

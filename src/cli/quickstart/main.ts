@@ -1,4 +1,5 @@
 // `npm start`: a whole network on this machine, made of the processes and commands that users run.
+import { relative } from "node:path";
 import { parseArgs } from "node:util";
 import { WirebadgeError } from "../../base/errors.ts";
 import { printable } from "../../base/printable.ts";
@@ -49,9 +50,12 @@ async function main(): Promise<number> {
   }
   const asked = askedToEnd();
   const processes = new Processes();
+  const progress = { held: false };
   try {
-    const outcome = await Promise.race([play(processes, options, asked), asked.then(() => "asked" as const)]);
-    return outcome === "asked" ? 130 : outcome;
+    const outcome = await Promise.race([play(processes, options, progress), asked]);
+    if (outcome !== "asked") return outcome;
+    say("\nEnding every process, removing every trace.");
+    return progress.held ? 0 : 130;
   } catch (error) {
     return terminal.failure(error);
   } finally {
@@ -61,23 +65,23 @@ async function main(): Promise<number> {
 }
 
 /** Resolves at the first Ctrl-C or end of the terminal; the second one is left to the guard alone. */
-function askedToEnd(): Promise<void> {
+function askedToEnd(): Promise<"asked"> {
   return new Promise((resolve) => {
     let count = 0;
     for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
       process.on(signal, () => {
         count += 1;
         if (count > 1) process.exit(130);
-        resolve();
+        resolve("asked");
       });
   });
 }
 
-/** The exit code. Without --once it stays until `asked`. */
+/** The exit code. Without --once it stays for as long as it is let. */
 async function play(
   processes: Processes,
   options: { readonly once?: boolean; readonly isolated?: boolean },
-  asked: Promise<void>,
+  progress: { held: boolean },
 ): Promise<number> {
   const startedMs = performance.now();
   const places = options.isolated === true ? isolatedPlaces(processes) : loopbackPlaces();
@@ -94,11 +98,10 @@ async function play(
     return 1;
   }
   say(`\nEach step held; ${formatMeasuredMs(tookMs)} in all.`);
+  progress.held = true;
   if (options.once === true) return 0;
   await invite(network);
-  await asked;
-  say("\nEnding every process, removing every trace.");
-  return 0;
+  return new Promise<never>(() => undefined);
 }
 
 function say(text: string): void {
@@ -130,24 +133,23 @@ async function invite(network: Network): Promise<void> {
   const { places } = network;
   const words = ["token", "create", "--as", "agent:coder", "--sponsor", "user:ana@example.com"];
   const token = String((await network.admin(words))["token"]);
-  const coder = await network.startPeer("coder", token, ["--socks", places.socks], "coder-again");
-  const inside = (role: "coordinator" | "coder"): string => {
-    const namespace = places.namespaceOf(role);
-    return namespace === undefined ? "" : `ip netns exec ${namespace} `;
-  };
+  const coder = await network.startPeer("coder", token, places.socks, "coder-again");
+  const namespace = places.namespaceOf("coordinator");
+  const inside = namespace === undefined ? "" : `ip netns exec ${namespace} `;
+  const proxy = coder.socksListen.startsWith("/") ? `localhost${coder.socksListen}` : coder.socksListen;
+  const wirebadge = relative(process.cwd(), WIREBADGE);
   const admin = `--url ${network.adminUrl} --data ${network.dataFolder}`;
   say(`
 agent:coder is back with a new session. Try, from another terminal:
 
-  alias wirebadge='${process.execPath} ${WIREBADGE}'
-  ${inside("coder")}curl --proxy socks5h://${coder.socksListen} http://staging/
-  ${inside("coder")}curl --proxy socks5h://${coder.socksListen} http://production/   # denied
-  wirebadge denials --state ${coder.state}                                # why
-  wirebadge can service:production --state ${coder.state}
-  wirebadge status --state ${coder.state}
-  ${inside("coordinator")}wirebadge can agent:coder service:production ${admin}
-  ${inside("coordinator")}wirebadge policy get ${admin}
-  ${inside("coordinator")}wirebadge revoke agent:coder ${admin}
+  curl --proxy socks5h://${proxy} http://staging/
+  curl --proxy socks5h://${proxy} http://production/   # denied
+  ${wirebadge} denials --state ${coder.state}   # why
+  ${wirebadge} can service:production --state ${coder.state}
+  ${wirebadge} status --state ${coder.state}
+  ${inside}${wirebadge} can agent:coder service:production ${admin}
+  ${inside}${wirebadge} policy get ${admin}
+  ${inside}${wirebadge} revoke agent:coder ${admin}
 
 Ctrl-C ends it and leaves nothing behind.`);
 }

@@ -104,20 +104,22 @@ export class Network {
   }
 
   /** The policy, with what the flip turns over. */
-  policyText(stagingPort: number, productionPort: number): string {
+  policyText(): string {
     const { places, flip } = this;
     const coder = { id: "coder-reads-staging", from: "agent:coder", to: "service:staging" };
     const auditor = { id: "auditor-reads-production", from: "agent:auditor", to: "service:production" };
     const tooMuch = { id: "coder-reads-production", from: "agent:coder", to: "service:production" };
+    const ping = { id: "agents-ping-the-gateway", from: "kind:agent", to: "node:gateway icmp" };
     const grants = [
+      ping,
       ...(flip === "grant-removed" ? [] : [coder]),
       auditor,
       ...(flip === "production-granted" ? [tooMuch] : []),
     ];
     const policy = {
       services: {
-        staging: { at: places.staging.at(stagingPort), via: ["node:gateway"] },
-        production: { at: places.production.at(productionPort), via: ["node:gateway"], discoverable: true },
+        staging: { at: places.staging.at, via: ["node:gateway"] },
+        production: { at: places.production.at, via: ["node:gateway"], discoverable: true },
       },
       grants,
       tests:

@@ -11,8 +11,9 @@ export interface ServicePlace {
   /** Where the service listens; port 0: any free one. */
   readonly host: string;
   readonly port: number;
-  /** What the policy says of it: `host:port` behind the gateway, and the option by which the gateway offers it. */
-  at(port: number): string;
+  /** What the policy says of it. */
+  readonly at: string;
+  /** The gateway's word for offering it. */
   serve(port: number): string;
 }
 
@@ -20,8 +21,8 @@ export interface Places {
   readonly isolated: boolean;
   namespaceOf(role: Role): string | undefined;
   readonly coordinatorListen: string;
-  /** `--socks` of the agents. */
-  readonly socks: string;
+  /** The agents' words for their SOCKS entry point. */
+  readonly socks: readonly string[];
   readonly staging: ServicePlace;
   readonly production: ServicePlace;
   /** What there is to say of it. */
@@ -33,14 +34,14 @@ export function loopbackPlaces(): Places {
   const service = (name: string): ServicePlace => ({
     host: "127.0.0.1",
     port: 0,
-    at: () => `${name}.internal tcp:80`,
+    at: `${name}.internal tcp:80`,
     serve: (port) => `${name}=127.0.0.1:${port}`,
   });
   return {
     isolated: false,
     namespaceOf: () => undefined,
     coordinatorListen: "127.0.0.1:0",
-    socks: "127.0.0.1:0",
+    socks: ["--socks", "127.0.0.1:0"],
     staging: service("staging"),
     production: service("production"),
     remark: "On one machine only policy separates them; as root, `npm start -- --isolated` uses network namespaces.",
@@ -116,14 +117,14 @@ export function isolatedPlaces(processes: Processes): Places {
   const service = (name: string, host: string): ServicePlace => ({
     host,
     port: 80,
-    at: (port) => `${host} tcp:${port}`,
+    at: `${host} tcp:80`,
     serve: () => name,
   });
   return {
     isolated: true,
     namespaceOf: namespace,
     coordinatorListen: "192.0.2.1:7470",
-    socks: "127.0.0.1:1080",
+    socks: ["--socks"],
     staging: service("staging", "10.20.0.10"),
     production: service("production", "10.20.0.11"),
     remark: "Each runs in a network namespace of its own; only the gateway's has a way to the services.",

@@ -29,6 +29,8 @@ export class Child {
   readonly name: string;
   readonly process: ChildProcess;
   readonly exited: Promise<number | null>;
+  /** True until it has ended. */
+  alive = true;
   #lines: string[] = [];
   #tail: string[] = [];
   #waiting = new Set<(line: string) => void>();
@@ -36,12 +38,15 @@ export class Child {
   constructor(name: string, child: ChildProcess) {
     this.name = name;
     this.process = child;
-    this.exited = new Promise((resolve) => {
+    this.exited = new Promise<number | null>((resolve) => {
       child.once("error", (error) => {
         this.#tail.push(error.message);
         resolve(null);
       });
-      child.once("close", (code) => resolve(code));
+      child.once("close", resolve);
+    }).then((code) => {
+      this.alive = false;
+      return code;
     });
     for (const stream of [child.stdout, child.stderr]) {
       if (stream === null) continue;
@@ -120,6 +125,7 @@ export class Processes {
   readonly folder: string;
   readonly #guard: ChildProcess;
   readonly #guardEnded: Promise<void>;
+  readonly #children: Child[] = [];
 
   constructor() {
     this.#guard = spawn(process.execPath, [sibling("guard")], {
@@ -153,7 +159,9 @@ export class Processes {
       this.tellGuard("started", pid);
       child.once("close", () => this.tellGuard("ended", pid));
     }
-    return new Child(name, child);
+    const started = new Child(name, child);
+    this.#children.push(started);
+    return started;
   }
 
   /** One command of the CLI, to its end. */
@@ -188,6 +196,12 @@ export class Processes {
     throw new Error(
       `wirebadge ${words.join(" ")}: exit code ${outcome.code}: ${`${outcome.stdout}${outcome.stderr}`.trim()}`,
     );
+  }
+
+  /** What those said last that should still run, for the message of a failed step. */
+  lastWords(): string {
+    const ended = this.#children.filter((child) => !child.alive);
+    return ended.map((child) => `\n${child.name} has ended (${child.process.exitCode}): ${child.tail}`).join("");
   }
 
   /** Ends every process, removes every trace. */

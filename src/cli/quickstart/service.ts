@@ -23,12 +23,13 @@ function whoCalls(incoming: IncomingMessage): Promise<unknown> {
   });
 }
 
-const received = { bytes: 0, lastByteNs: 0n, open: 0 };
+const received = { bytes: 0, lastByteNs: 0n, lastByteMs: 0, open: 0 };
 
 function takeStream(incoming: IncomingMessage, response: ServerResponse): void {
   received.open += 1;
   incoming.on("data", (chunk: Buffer) => {
     received.lastByteNs = process.hrtime.bigint();
+    received.lastByteMs = Date.now();
     received.bytes += chunk.length;
   });
   incoming.once("close", () => {
