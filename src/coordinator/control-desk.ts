@@ -15,10 +15,12 @@ import type { Leases } from "./leases.ts";
 import type { Netmaps } from "./netmaps.ts";
 import type { ProbeServer } from "./probe-server.ts";
 import type { PeerRecords } from "./records.ts";
+import type { Roster } from "./roster.ts";
 import { RateLimit } from "./source-limits.ts";
 import type { SessionRow } from "./store/rows.ts";
 
 const PUNCHES_PER_SECOND_MAX = 20;
+const AUDITED_OFFERS_MAX = 32; // of one session at once; the count says how many there were
 
 interface Present {
   readonly connection: ControlConnection;
@@ -32,9 +34,7 @@ export interface DeskParts {
   readonly leases: Leases;
   readonly probes: ProbeServer;
   readonly records: PeerRecords;
-  /** Connected sessions whose map may change when this one comes, goes or offers something else. */
-  readonly concerned: (session: SessionRow) => Iterable<string>;
-  readonly auditOffers: (session: SessionRow) => Promise<void>;
+  readonly roster: Roster;
 }
 
 export class ControlDesk implements ControlHandler {
@@ -79,7 +79,9 @@ export class ControlDesk implements ControlHandler {
     const probeKey = probes.add();
     const punches = new RateLimit(PUNCHES_PER_SECOND_MAX, PUNCHES_PER_SECOND_MAX, nowMs);
     this.#present.set(session.id, { connection, probeKey, punches });
-    core.world.sessions.set(session.id, session);
+    const known = sameOffers(before ?? session, session.offeredRoutes, session.offeredServes) && before !== undefined;
+    const concerned = new Set(netmaps.seenBy(session.id));
+    if (!known) this.#parts.roster.put(session);
     core.world.endpoints.set(session.id, checkedEndpoints(request.endpoints));
     this.#seen.set(session.id, { atMs: nowMs, software: applicant.software });
     core.counters.add(fresh ? "sessions-enrolled" : "sessions-resumed");
@@ -96,18 +98,30 @@ export class ControlDesk implements ControlHandler {
     });
     netmaps.sendFull(session.id);
     connection.sendBytes(RECORD_LEASE, leases.issue(session));
-    if (before === undefined || !sameOffers(before, session.offeredRoutes, session.offeredServes)) {
-      netmaps.refresh(this.#parts.concerned(session));
-      void this.#audit(session);
-    } else netmaps.setEndpoints(session.id, core.world.endpoints.get(session.id) ?? []);
+    if (known) netmaps.setEndpoints(session.id, core.world.endpoints.get(session.id) ?? []);
+    else this.#tellConcerned(session.id, concerned);
   }
 
-  async #audit(session: SessionRow): Promise<void> {
-    try {
-      await this.#parts.auditOffers(session);
-    } catch (error) {
-      this.#parts.core.logger.error({ err: error }, "refused offers could not be written to the audit log");
-    }
+  /**
+   * After its offers changed: those that knew it before, those that know it now, and the audit log of what was refused.
+   */
+  #tellConcerned(id: string, before: Iterable<string>): void {
+    const { core, netmaps, roster } = this.#parts;
+    netmaps.refresh([...before, ...roster.peersOf(id, core.nowMs())]);
+    const refused = roster.compile(id, core.nowMs())?.refusedOffers ?? [];
+    if (refused.length === 0) return;
+    core.counters.add("offers-refused", refused.length);
+    const event = {
+      actor: `session:${id}`,
+      action: "offer.refuse",
+      subject: `session:${id}`,
+      details: { offers: refused.slice(0, AUDITED_OFFERS_MAX), count: refused.length },
+    };
+    const written = core.change(
+      (tx) => tx.audit(core.nowMs(), event),
+      () => undefined,
+    );
+    written.catch((error: unknown) => core.logger.error({ err: error }, "refused offers could not be audited"));
   }
 
   async handle(session: string, message: PeerMessage, connection: ControlConnection): Promise<void> {
@@ -206,24 +220,22 @@ export class ControlDesk implements ControlHandler {
   }
 
   async #offers(row: SessionRow, { routes, serves }: PeerMessageOf<"offers">): Promise<void> {
-    const { core, netmaps, concerned } = this.#parts;
+    const { core, netmaps, roster } = this.#parts;
     if (sameOffers(row, routes, serves)) return;
     await core.change(
       (tx) => tx.setOffers(row.id, routes, serves),
       () => {
         const session = { ...(core.world.sessions.get(row.id) ?? row), offeredRoutes: routes, offeredServes: serves };
         if (!core.world.sessions.has(row.id)) return; // ended while this waited
-        const before = [...concerned(row)];
-        core.world.sessions.set(row.id, session);
-        netmaps.refresh([row.id, ...before, ...concerned(session)]);
+        const before = netmaps.seenBy(row.id);
+        roster.put(session);
+        this.#tellConcerned(row.id, [row.id, ...before]);
       },
     );
-    const session = core.world.sessions.get(row.id);
-    if (session !== undefined) await this.#parts.auditOffers(session);
   }
 
   async #leave(row: SessionRow, connection: ControlConnection): Promise<void> {
-    const { core, netmaps, concerned, leases } = this.#parts;
+    const { core, netmaps, roster, leases } = this.#parts;
     const nowMs = core.nowMs();
     await core.change(
       async (tx) => {
@@ -232,9 +244,8 @@ export class ControlDesk implements ControlHandler {
         await tx.audit(nowMs, { actor: `session:${row.id}`, action: "session.leave", subject: `session:${row.id}` });
       },
       () => {
-        const before = [...concerned(row)];
-        core.world.sessions.delete(row.id);
-        core.world.endpoints.delete(row.id);
+        const before = netmaps.seenBy(row.id);
+        roster.drop(row.id);
         this.#seen.delete(row.id);
         leases.forget(row.id);
         connection.sendMessage({ type: "left" });

@@ -1,6 +1,7 @@
 // The coordinator, put together: data folder, store, listeners. `startCoordinator` resolves when peers can join.
 import { randomId } from "../base/base32.ts";
 import { WirebadgeError } from "../base/errors.ts";
+import { SECOND_MS } from "../base/units.ts";
 import { isCoordinatorUrl } from "../control/token.ts";
 import { randomPool4, randomUla } from "./addresses.ts";
 import { ControlDesk, FLUSH_SEEN_EVERY_MS } from "./control-desk.ts";
@@ -18,12 +19,15 @@ import { Policies } from "./policies.ts";
 import { ProbeServer } from "./probe-server.ts";
 import { PeerRecords } from "./records.ts";
 import { ReservedCounter } from "./reserved-counter.ts";
+import { Roster } from "./roster.ts";
 import { SourceLimits } from "./source-limits.ts";
 import { SqlStore } from "./store/sql-store.ts";
 import { openSqlite, sqliteDialect } from "./store/sqlite.ts";
 import type { Store } from "./store/store.ts";
 import { World } from "./world.ts";
 
+/** How soon after a grant's `until` the netmaps say so; the filters end it by themselves at the very time. */
+const GRANT_ENDS_EVERY_MS = SECOND_MS;
 const NETWORK_NAME = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
 
 interface Addresses {
@@ -167,16 +171,12 @@ async function run(
     probes: [probeAddress(options, listen, port)],
     software: options.software,
   });
-  const policies = new Policies(core);
-  const builder = new NetmapBuilder(core, policies);
+  const roster = new Roster(world, Policies.parseStored(world.policy));
+  const policies = new Policies(core, roster, await store.transaction((tx) => tx.addToCounter("longest-lease-ms", 0)));
+  const builder = new NetmapBuilder(core, roster);
   const netmaps = new Netmaps(core, revisions, (session) => builder.build(session));
-  const leases = new Leases(core, serials, (session) => policies.leaseMs(session));
-  const concerned = (session: Parameters<typeof builder.concerned>[0]): Iterable<string> => [
-    ...builder.concerned(session),
-    ...netmaps.seenBy(session.id),
-  ];
-  const auditOffers = (session: Parameters<typeof builder.concerned>[0]): Promise<void> => builder.auditOffers(session);
-  desk = new ControlDesk({ core, netmaps, leases, probes, records, concerned, auditOffers });
+  const leases = new Leases(core, serials, (session) => builder.leaseMs(session));
+  desk = new ControlDesk({ core, netmaps, leases, probes, records, roster });
   const startedMs = clock.nowMs();
   const adminServer = new AdminServer({
     core,
@@ -184,17 +184,21 @@ async function run(
     netmaps,
     leases,
     policies,
-    builder,
+    roster,
     records,
     adminToken,
     startedMs,
-    concerned,
   });
   const adminPort = await adminServer.start(admin);
   undo.push(() => adminServer.stop());
   const housekeeping = setInterval(() => void keepHouse(core, desk!, netmaps), FLUSH_SEEN_EVERY_MS);
   housekeeping.unref();
-  undo.push(() => clearInterval(housekeeping));
+  const grantEnds = setInterval(() => netmaps.refreshDue(core.nowMs()), GRANT_ENDS_EVERY_MS);
+  grantEnds.unref();
+  undo.push(() => {
+    clearInterval(housekeeping);
+    clearInterval(grantEnds);
+  });
   control.open();
   logger.info({ url, sessions: world.sessions.size, network: world.network.id }, "coordinator ready");
   let stopping: Promise<void> | undefined;
@@ -213,7 +217,7 @@ async function run(
 async function keepHouse(core: Core, desk: ControlDesk, netmaps: Netmaps): Promise<void> {
   try {
     await desk.flushSeen();
-    if (core.world.forgetOldRevocations(core.nowMs()).length > 0) netmaps.refreshAll();
+    netmaps.refresh(core.world.forgetOldRevocations(core.nowMs()));
   } catch (error) {
     core.logger.error({ err: error }, "housekeeping failed");
   }

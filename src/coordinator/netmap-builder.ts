@@ -1,57 +1,119 @@
-// Builds one session's netmap from the world: who it is, what it may reach and who may reach it, by the compiled
-// policy.
+// One session's netmap as entries: who it is, whom it must know and by which rules, from the compiled policy and the
+// world.
+import { formatAddress, formatPrefix } from "../base/address.ts";
 import { MTU_DEFAULT_BYTES } from "../base/limits.ts";
-import type { NetmapEntries, SelfEntry } from "../control/netmap.ts";
+import type {
+  AddressRuleEntry,
+  HostRuleEntry,
+  NetmapEntries,
+  PeerEntry,
+  SelfEntry,
+  ServiceEntry,
+  SessionEntry,
+} from "../control/netmap.ts";
+import type { CompiledPeer, CompiledService } from "../policy/compile.ts";
+import type { CompiledAddressRule, CompiledHostRule, CompiledPeerView } from "../policy/peer-draft.ts";
 import type { Core } from "./core.ts";
-import type { Policies } from "./policies.ts";
+import type { Roster } from "./roster.ts";
 import type { SessionRow } from "./store/rows.ts";
+
+export interface BuiltNetmap {
+  readonly entries: NetmapEntries;
+  /** When a grant that concerns it ends, by the coordinator's clock: build it again then. */
+  readonly nextChangeMs: number | undefined;
+}
 
 export class NetmapBuilder {
   readonly #core: Core;
-  readonly #policies: Policies;
+  readonly #roster: Roster;
 
-  constructor(core: Core, policies: Policies) {
+  constructor(core: Core, roster: Roster) {
     this.#core = core;
-    this.#policies = policies;
+    this.#roster = roster;
   }
 
   /** Empty for a session that is not active. */
-  build(id: string): NetmapEntries {
+  build(id: string): BuiltNetmap {
     const { world, probes } = this.#core;
     const session = world.sessions.get(id);
-    if (session === undefined) return {};
+    const compiled = this.#roster.compile(id, this.#core.nowMs());
+    if (session === undefined || compiled === undefined) return { entries: {}, nextChangeMs: undefined };
     const { id: network, name, ula, pool4 } = world.network;
-    return {
+    const entries: NetmapEntries = {
       network: { id: network, name, ula, pool4, mtuBytes: MTU_DEFAULT_BYTES, probes: [...probes] },
       policy: { version: world.policy.version },
-      self: this.#self(session),
+      self: { ...this.#entry(session), leaseMs: this.leaseMs(session) } satisfies SelfEntry,
     };
+    for (const peer of compiled.peers) {
+      const row = world.sessions.get(peer.session);
+      if (row !== undefined) entries[`peer/${peer.session}`] = this.#peer(row, peer);
+    }
+    addRules(entries, compiled);
+    addServices(entries, compiled);
+    for (const row of world.revocationsFor(id))
+      entries[`revoked/${row.session}`] = { session: row.session, untilMs: row.untilMs };
+    return { entries, nextChangeMs: compiled.nextChangeMs };
   }
 
-  concerned(_session: SessionRow): Iterable<string> {
-    return [];
+  leaseMs(session: SessionRow): number {
+    const kind = this.#core.world.identities.get(session.identity)?.kind ?? "agent";
+    return this.#roster.policy.leaseMs[kind];
   }
 
-  offers(_session: SessionRow): { refused: { offer: string; reason: string }[]; missing: string[] } {
-    return { refused: [], missing: [] };
-  }
-
-  auditOffers(_session: SessionRow): Promise<void> {
-    return Promise.resolve();
-  }
-
-  #self(session: SessionRow): SelfEntry {
-    const sponsor = this.#core.world.sponsorOf(session);
+  #entry(session: SessionRow): SessionEntry {
+    const { world } = this.#core;
+    const sponsor = world.sponsorOf(session);
     return {
       session: session.id,
       identity: session.identity,
       ...(sponsor !== undefined && { sponsor }),
-      tags: this.#core.world.tagsOf(session),
+      tags: world.tagsOf(session),
       publicKey: session.publicKey,
       signKey: session.signKey,
       addresses: [...session.addresses],
       kind: "wirebadge",
-      leaseMs: this.#policies.leaseMs(session),
     };
   }
+
+  #peer(session: SessionRow, view: CompiledPeerView): PeerEntry {
+    const endpoints = this.#core.world.endpoints.get(session.id) ?? [];
+    return { ...this.#entry(session), prefixes: view.prefixes.map(formatPrefix).sort(), endpoints: [...endpoints] };
+  }
+}
+
+function addressRule({ key: _, to, ...rule }: CompiledAddressRule): AddressRuleEntry {
+  return { ...rule, sessions: [...rule.sessions], to: formatPrefix(to), ports: rule.ports.map(([a, b]) => [a, b]) };
+}
+
+function hostRule({ key: _, ...rule }: CompiledHostRule): HostRuleEntry {
+  return { ...rule, sessions: [...rule.sessions], ports: rule.ports.map(([a, b]) => [a, b]) };
+}
+
+function addRules(entries: NetmapEntries, compiled: CompiledPeer): void {
+  for (const rule of compiled.inbound) entries[`in/${rule.key}`] = addressRule(rule);
+  for (const rule of compiled.outbound) entries[`out/${rule.key}`] = addressRule(rule);
+  for (const rule of compiled.inboundHosts) entries[`in-host/${rule.key}`] = hostRule(rule);
+  for (const rule of compiled.outboundHosts) entries[`out-host/${rule.key}`] = hostRule(rule);
+}
+
+function service(compiled: CompiledService): ServiceEntry {
+  const { name, protocol, ports, gateways, discoverable, denied } = compiled;
+  return {
+    name,
+    protocol,
+    ports: ports.map(([a, b]) => [a, b]),
+    gateways: gateways.map(({ session, address }) => ({ session, address: formatAddress(address) })),
+    discoverable,
+    ...(denied !== undefined && { denied: { ...denied } }),
+  };
+}
+
+function addServices(entries: NetmapEntries, compiled: CompiledPeer): void {
+  for (const each of compiled.services) entries[`service/${each.name}`] = service(each);
+  for (const { name, address, host, protocol, ports } of compiled.serves)
+    entries[`serve/${name}`] = { name, address: formatAddress(address), host, protocol, ports: [...ports] };
+  for (const destination of compiled.routes) entries[`route/${destination}`] = { destination };
+  for (const { pattern, gateways } of compiled.hostRoutes)
+    entries[`host-route/${pattern}`] = { pattern, gateways: [...gateways] };
+  for (const { offer, reason } of compiled.refusedOffers) entries[`refused-offer/${offer}`] = { offer, reason };
 }

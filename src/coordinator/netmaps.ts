@@ -9,23 +9,26 @@ import type { NetmapEntries, PeerEntry } from "../control/netmap.ts";
 import { diffEntries, signDelta, signNetmap } from "../control/netmap-codec.ts";
 import type { ControlConnection } from "./control-connection.ts";
 import type { Core } from "./core.ts";
+import type { BuiltNetmap } from "./netmap-builder.ts";
 import type { ReservedCounter } from "./reserved-counter.ts";
 
 interface Told {
   readonly connection: ControlConnection;
   entries: NetmapEntries;
   revision: number;
+  /** When it changes by itself: a grant's end. */
+  nextChangeMs: number;
 }
 
 export class Netmaps {
   readonly #core: Core;
   readonly #revisions: ReservedCounter;
-  readonly #build: (session: string) => NetmapEntries;
+  readonly #build: (session: string) => BuiltNetmap;
   readonly #told = new Map<string, Told>();
   /** Session → connected sessions whose map holds it as a peer. */
   readonly #seenBy = new Map<string, Set<string>>();
 
-  constructor(core: Core, revisions: ReservedCounter, build: (session: string) => NetmapEntries) {
+  constructor(core: Core, revisions: ReservedCounter, build: (session: string) => BuiltNetmap) {
     this.#core = core;
     this.#revisions = revisions;
     this.#build = build;
@@ -69,7 +72,7 @@ export class Netmaps {
       this.#forget(session);
       older.connection.close(CLOSE.replaced);
     }
-    this.#told.set(session, { connection, entries: {}, revision: 0 });
+    this.#told.set(session, { connection, entries: {}, revision: 0, nextChangeMs: Number.POSITIVE_INFINITY });
   }
 
   /** Only for the connection that is attached; an older one's end changes nothing. */
@@ -90,7 +93,8 @@ export class Netmaps {
   sendFull(session: string): void {
     const told = this.#told.get(session);
     if (told === undefined) return;
-    const entries = this.#build(session);
+    const { entries, nextChangeMs } = this.#build(session);
+    told.nextChangeMs = nextChangeMs ?? Number.POSITIVE_INFINITY;
     this.#index(session, told.entries, entries);
     told.entries = entries;
     told.revision = this.#revisions.next();
@@ -107,9 +111,18 @@ export class Netmaps {
     let changed = 0;
     for (const session of new Set(sessions)) {
       const told = this.#told.get(session);
-      if (told !== undefined && this.#sendChange(session, told, this.#build(session))) changed++;
+      if (told === undefined) continue;
+      const { entries, nextChangeMs } = this.#build(session);
+      told.nextChangeMs = nextChangeMs ?? Number.POSITIVE_INFINITY;
+      if (this.#sendChange(session, told, entries)) changed++;
     }
     return changed;
+  }
+
+  /** Those whose map changes by itself by now: grants that ended. */
+  refreshDue(nowMs: number): number {
+    const due = [...this.#told].filter(([, { nextChangeMs }]) => nextChangeMs <= nowMs).map(([session]) => session);
+    return due.length === 0 ? 0 : this.refresh(due);
   }
 
   refreshAll(): number {

@@ -7,6 +7,8 @@ import type { Core } from "./core.ts";
 import type { Revocation } from "./http/schema.ts";
 import type { Leases } from "./leases.ts";
 import type { Netmaps } from "./netmaps.ts";
+import type { Policies } from "./policies.ts";
+import type { Roster } from "./roster.ts";
 import type { RevocationRow, SessionRow } from "./store/rows.ts";
 
 export interface RevocationParts {
@@ -14,17 +16,8 @@ export interface RevocationParts {
   readonly desk: ControlDesk;
   readonly netmaps: Netmaps;
   readonly leases: Leases;
-  /** Active sessions that a selector names. Throws CONFIG_INVALID for what is no selector. */
-  readonly select: (selector: string) => SessionRow[];
-  /** The longest lease of any policy version so far. */
-  readonly longestLeaseMs: () => number;
-  readonly concerned: (session: SessionRow) => Iterable<string>;
-}
-
-/** Tokens that a selector ends too: the token itself, and all of an identity that is named. */
-function tokensOf(selector: string): { readonly id: string | undefined; readonly identity: string | undefined } {
-  if (selector.startsWith("token:")) return { id: selector.slice("token:".length), identity: undefined };
-  return { id: undefined, identity: /^(?:user|node|agent):[^*]+$/.test(selector) ? selector : undefined };
+  readonly policies: Policies;
+  readonly roster: Roster;
 }
 
 /**
@@ -40,22 +33,24 @@ export async function revoke(
 ): Promise<Revocation> {
   const { core } = parts;
   const nowMs = core.nowMs();
-  const untilMs = nowMs + parts.longestLeaseMs();
-  const wanted = tokensOf(selector);
+  const untilMs = nowMs + parts.policies.longestLeaseMs();
   const written = await core.change(
     async (tx) => {
       // Selected inside the change: nobody enrols between the question and the answer.
-      const sessions = parts.select(selector);
-      const tokens = (await tx.tokens()).filter(
-        (token) => token.revokedMs === undefined && (token.id === wanted.id || token.identity === wanted.identity),
-      );
+      const selection = parts.policies.select(selector);
+      const sessions = selection.sessions();
+      const tokens = (await tx.tokens()).filter((row) => row.revokedMs === undefined && selection.hasToken(row));
       const identity = remove ? await tx.identity(selector) : undefined;
       const known = identity !== undefined && identity.removedMs === undefined;
       if (sessions.length === 0 && tokens.length === 0 && !known && !core.world.identities.has(selector))
         throw new WirebadgeError("NOT_FOUND", `${selector} names no active session, token or identity`, {
           hint: "see `wirebadge session list` and `wirebadge token list`",
         });
-      const rows: RevocationRow[] = sessions.map(({ id }) => ({ session: id, selector, reason, atMs: nowMs, untilMs }));
+      const ended = new Set(sessions.map(({ id }) => id));
+      const rows: RevocationRow[] = sessions.map(({ id }) => {
+        const concerned = parts.roster.peersOf(id, nowMs).filter((peer) => !ended.has(peer));
+        return { session: id, selector, reason, atMs: nowMs, untilMs, concerned };
+      });
       for (const row of rows) {
         await tx.endSession(row.session, "revoked", nowMs);
         await tx.insertRevocation(row);
@@ -83,15 +78,14 @@ function applyRevocation(
   rows: readonly RevocationRow[],
   selector: string,
 ): number {
-  const { core, desk, netmaps, leases } = parts;
-  const concerned = new Set<string>();
-  for (const session of sessions) {
-    for (const peer of parts.concerned(session)) concerned.add(peer);
-    core.world.sessions.delete(session.id);
-    core.world.endpoints.delete(session.id);
-    leases.forget(session.id);
+  const { core, desk, netmaps, leases, roster } = parts;
+  const concerned = new Set<string>(rows.flatMap((row) => row.concerned));
+  for (const { id } of sessions) {
+    for (const peer of netmaps.seenBy(id)) concerned.add(peer);
+    roster.drop(id);
+    leases.forget(id);
   }
-  for (const row of rows) core.world.revocations.set(row.session, row);
+  for (const row of rows) core.world.addRevocation(row);
   for (const { id } of sessions) concerned.delete(id);
   // Peers first: their filters cut the flows; the revoked end's own channel only tells it why.
   const told = netmaps.refresh(concerned);

@@ -10,8 +10,10 @@ export class World {
   /** Active sessions alone; ended ones are in the store. */
   readonly sessions = new Map<string, SessionRow>();
   readonly endpoints = new Map<string, readonly string[]>();
-  /** Sessions whose last lease may still run. */
-  readonly revocations = new Map<string, RevocationRow>();
+  /** Ended sessions whose last lease may still run. */
+  readonly #revocations = new Map<string, RevocationRow>();
+  /** By the sessions that are to be told. */
+  readonly #revocationsFor = new Map<string, Set<RevocationRow>>();
   policy: PolicyVersionRow;
 
   constructor(network: NetworkRow, epoch: number, policy: PolicyVersionRow) {
@@ -29,7 +31,7 @@ export class World {
       for (const identity of await tx.identities()) world.identities.set(identity.name, identity);
       for (const session of await tx.sessions())
         if (session.state === "active") world.sessions.set(session.id, session);
-      for (const row of await tx.revocations(nowMs)) world.revocations.set(row.session, row);
+      for (const row of await tx.revocations(nowMs)) world.addRevocation(row);
       return world;
     });
   }
@@ -42,10 +44,33 @@ export class World {
     return [...(this.identities.get(session.identity)?.tags ?? [])];
   }
 
-  /** Forgets revocations after which every lease has ended. */
-  forgetOldRevocations(nowMs: number): string[] {
-    const old = [...this.revocations.values()].filter((row) => row.untilMs <= nowMs).map((row) => row.session);
-    for (const session of old) this.revocations.delete(session);
-    return old;
+  addRevocation(row: RevocationRow): void {
+    this.#revocations.set(row.session, row);
+    for (const session of row.concerned) {
+      const rows = this.#revocationsFor.get(session);
+      if (rows === undefined) this.#revocationsFor.set(session, new Set([row]));
+      else rows.add(row);
+    }
+  }
+
+  /** What that session is to be told. */
+  revocationsFor(session: string): Iterable<RevocationRow> {
+    return this.#revocationsFor.get(session) ?? [];
+  }
+
+  /** Forgets revocations after which every lease has ended; the sessions whose netmaps named them. */
+  forgetOldRevocations(nowMs: number): Set<string> {
+    const told = new Set<string>();
+    for (const row of this.#revocations.values()) {
+      if (row.untilMs > nowMs) continue;
+      this.#revocations.delete(row.session);
+      for (const session of row.concerned) {
+        told.add(session);
+        const rows = this.#revocationsFor.get(session);
+        rows?.delete(row);
+        if (rows?.size === 0) this.#revocationsFor.delete(session);
+      }
+    }
+    return told;
   }
 }

@@ -11,6 +11,8 @@ import type { NetmapView } from "../../src/control/netmap.ts";
 import { type JoinToken, parseJoinToken } from "../../src/control/token.ts";
 import { startCoordinator } from "../../src/coordinator/coordinator.ts";
 import {
+  auditSchema,
+  healthSchema,
   type Problem,
   policySchema,
   problemSchema,
@@ -126,12 +128,22 @@ export class TestNetwork {
     await this.admin(policySchema, "PUT", "/v1/policy", { text: JSON.stringify(policy) });
   }
 
+  async auditActions(): Promise<string[]> {
+    const { entries, verified } = await this.admin(auditSchema, "GET", "/v1/audit?limit=1000");
+    if (!verified) throw new Error("the audit chain is broken");
+    return entries.map(({ action }) => action);
+  }
+
+  async counter(name: string): Promise<number> {
+    return (await this.admin(healthSchema, "GET", "/v1/health")).counters[name] ?? 0;
+  }
+
   async revoke(selector: string): Promise<Revocation> {
     return await this.admin(revocationSchema, "POST", "/v1/revocations", { selector });
   }
 
   /** A peer with keys of its own; not started. */
-  peer(token: JoinToken, options: Partial<ControlClientOptions> & { offers?: Offers } = {}): TestPeer {
+  peer(token: JoinToken, options: Partial<ControlClientOptions> = {}): TestPeer {
     const random = osRandom;
     const peer = new TestPeer({
       url: token.url,

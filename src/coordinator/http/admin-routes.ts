@@ -5,11 +5,11 @@ import { verifyAuditChain } from "../audit.ts";
 import type { ControlDesk } from "../control-desk.ts";
 import type { Core } from "../core.ts";
 import type { Leases } from "../leases.ts";
-import type { NetmapBuilder } from "../netmap-builder.ts";
 import type { Netmaps } from "../netmaps.ts";
 import type { Policies } from "../policies.ts";
 import type { PeerRecords } from "../records.ts";
 import { type RevocationParts, revoke } from "../revocation.ts";
+import type { Roster } from "../roster.ts";
 import type { IdentityRow, SessionRow } from "../store/rows.ts";
 import { createToken, listTokens, revokeToken } from "../tokens.ts";
 import * as schema from "./schema.ts";
@@ -20,10 +20,9 @@ export interface AdminParts {
   readonly netmaps: Netmaps;
   readonly leases: Leases;
   readonly policies: Policies;
-  readonly builder: NetmapBuilder;
+  readonly roster: Roster;
   readonly records: PeerRecords;
   readonly startedMs: number;
-  readonly concerned: (session: SessionRow) => Iterable<string>;
 }
 
 const ACTOR = "admin";
@@ -180,11 +179,7 @@ function addPolicyRoutes(app: OpenAPIHono, { policies, netmaps }: AdminParts): v
 
 function addIdentityRoutes(app: OpenAPIHono, parts: AdminParts): void {
   const { core } = parts;
-  const revocation: RevocationParts = {
-    ...parts,
-    select: (selector) => parts.policies.select(selector),
-    longestLeaseMs: () => parts.policies.longestLeaseMs(),
-  };
+  const revocation: RevocationParts = parts;
   app.openapi(routes.listIdentities, (c) => {
     const identities = [...core.world.identities.values()].map((row) => identityView(parts, row));
     return c.json({ identities: identities.sort((a, b) => (a.name < b.name ? -1 : 1)) }, 200);
@@ -265,11 +260,10 @@ function identityView({ core }: AdminParts, row: IdentityRow): schema.Identity {
   };
 }
 
-function sessionView({ core, desk, netmaps, leases, builder }: AdminParts, row: SessionRow): schema.Session {
+function sessionView({ core, desk, netmaps, leases, roster }: AdminParts, row: SessionRow): schema.Session {
   const sponsor = core.world.sponsorOf(row);
   const leaseEnd = leases.endMs(row.id);
-  const active = row.state === "active";
-  const offers = active ? builder.offers(row) : { refused: [], missing: [] };
+  const compiled = row.state === "active" ? roster.compile(row.id, core.nowMs()) : undefined;
   return {
     id: row.id,
     identity: row.identity,
@@ -284,8 +278,8 @@ function sessionView({ core, desk, netmaps, leases, builder }: AdminParts, row: 
     lastSeenMs: desk.lastSeenMs(row),
     ...(leaseEnd !== undefined && { leaseEndMs: leaseEnd }),
     offers: { routes: [...row.offeredRoutes], serves: [...row.offeredServes] },
-    refusedOffers: [...offers.refused],
-    missingOffers: [...offers.missing],
+    refusedOffers: [...(compiled?.refusedOffers ?? [])],
+    missingOffers: [...(compiled?.missingOffers ?? [])],
     endpoints: [...(core.world.endpoints.get(row.id) ?? [])],
     software: row.software,
   };

@@ -4,7 +4,6 @@ import { createHash, timingSafeEqual } from "node:crypto";
 import { createServer, type Server } from "node:http";
 import { getRequestListener } from "@hono/node-server";
 import { OpenAPIHono } from "@hono/zod-openapi";
-import { bodyLimit } from "hono/body-limit";
 import { HTTPException } from "hono/http-exception";
 import { WirebadgeError } from "../../base/errors.ts";
 import { ADMIN_API_BODY_MAX_BYTES } from "../../base/limits.ts";
@@ -83,15 +82,20 @@ export class AdminServer {
       }
       await next();
       context.header("cache-control", "no-store");
+      return undefined;
     });
-    app.use(
-      bodyLimit({
-        maxSize: ADMIN_API_BODY_MAX_BYTES,
-        onError: () => {
-          throw new WirebadgeError("TOO_LARGE", `the body is larger than ${ADMIN_API_BODY_MAX_BYTES} bytes`);
-        },
-      }),
-    );
+    app.use(async (context, next) => {
+      // Node holds a body to its declared length; one without is refused, so nothing is read to find out.
+      const declared = Number(context.req.header("content-length") ?? "0");
+      const chunked = context.req.header("transfer-encoding") !== undefined;
+      if (chunked || !(declared <= ADMIN_API_BODY_MAX_BYTES)) {
+        context.header("connection", "close"); // the rest of the body is not waited for
+        const message = chunked ? "the body has no Content-Length" : "the body is too large";
+        const hint = `send at most ${ADMIN_API_BODY_MAX_BYTES} bytes, with Content-Length`;
+        return answerProblem(context, new WirebadgeError("TOO_LARGE", message, { hint }), core.logger);
+      }
+      return await next();
+    });
     app.notFound((context) =>
       answerProblem(
         context,

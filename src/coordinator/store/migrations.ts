@@ -92,6 +92,7 @@ const first: Migration = {
       .addColumn("reason", "text", (c) => c.notNull())
       .addColumn("at_ms", "bigint", (c) => c.notNull())
       .addColumn("until_ms", "bigint", (c) => c.notNull())
+      .addColumn("concerned", "text", (c) => c.notNull())
       .execute();
   },
 };

@@ -81,4 +81,6 @@ export interface RevocationRow {
   readonly atMs: number;
   /** Until then every lease of that session has ended; peers keep the signed revocation as long. */
   readonly untilMs: number;
+  /** Sessions that knew it: they are told, now or when they come back. */
+  readonly concerned: readonly string[];
 }

@@ -106,6 +106,11 @@ class SqlTransaction implements StoreTransaction {
     return row.value;
   }
 
+  async raiseCounter(name: CounterName, atLeast: number): Promise<number> {
+    const known = await this.addToCounter(name, 0);
+    return known >= atLeast ? known : await this.addToCounter(name, atLeast - known);
+  }
+
   async identities(): Promise<IdentityRow[]> {
     return (await this.#db.selectFrom("identities").selectAll().orderBy("name").execute()).map(identityRow);
   }
@@ -310,14 +315,16 @@ class SqlTransaction implements StoreTransaction {
       reason: row.reason,
       atMs: row.at_ms,
       untilMs: row.until_ms,
+      concerned: listOf(row.concerned),
     }));
   }
 
   async insertRevocation(row: RevocationRow): Promise<void> {
     const { session, selector, reason, atMs, untilMs } = row;
+    const concerned = JSON.stringify(row.concerned);
     await this.#db
       .insertInto("revocations")
-      .values({ session, selector, reason, at_ms: atMs, until_ms: untilMs })
+      .values({ session, selector, reason, at_ms: atMs, until_ms: untilMs, concerned })
       .execute();
   }
 

@@ -19,7 +19,7 @@ export interface AuditEvent {
 }
 
 /** Counters that only rise. `epoch` changes when a backup is restored. */
-export type CounterName = "epoch" | "revision" | "serial";
+export type CounterName = "epoch" | "revision" | "serial" | "longest-lease-ms";
 
 /** Inside one transaction. */
 export interface StoreTransaction {
@@ -27,6 +27,8 @@ export interface StoreTransaction {
   insertNetwork(row: NetworkRow): Promise<void>;
   /** The counter's new value after adding. */
   addToCounter(name: CounterName, amount: number): Promise<number>;
+  /** Its value afterwards: at least that. */
+  raiseCounter(name: CounterName, atLeast: number): Promise<number>;
 
   identities(): Promise<IdentityRow[]>;
   identity(name: string): Promise<IdentityRow | undefined>;

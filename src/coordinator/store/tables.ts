@@ -88,6 +88,7 @@ export interface RevocationTable {
   reason: string;
   at_ms: number;
   until_ms: number;
+  concerned: string;
 }
 
 export interface Tables {
