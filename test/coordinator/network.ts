@@ -22,12 +22,13 @@ import {
   tokenCreatedSchema,
 } from "../../src/coordinator/http/schema.ts";
 import type { CoordinatorOptions, Logger, RunningCoordinator } from "../../src/coordinator/options.ts";
-import { PortableCrypto } from "../../src/crypto/portable.ts";
 import { type Clock, SystemClock } from "../../src/io/clock.ts";
+import { chooseCrypto } from "../../src/io/crypto-choice.ts";
 import { osRandom } from "../../src/io/os-random.ts";
 import { ControlClient, type ControlClientOptions } from "../../src/peer/control-client.ts";
 
-export const crypto = new PortableCrypto();
+/** Native where the machine has it: most of what these tests cost is signatures. */
+export const { crypto } = chooseCrypto();
 
 /** A clock that tests push forward; it also goes by itself. */
 export class PushedClock implements Clock {
