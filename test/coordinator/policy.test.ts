@@ -54,7 +54,7 @@ test("a discoverable service is shown with why it is denied; any other is not sh
   expect(auditor.view.services.map(({ name, denied }) => [name, denied?.reason])).toEqual([["production", "NO_GRANT"]]);
 });
 
-test("an offer that neither policy nor token names is refused to its peer, shown to the admin and audited", async () => {
+test("an offer that nothing names is refused to its peer, shown to the admin and audited", async () => {
   await network.setPolicy(POLICY);
   const stray = await network.join("node:stray", { offers: { routes: ["0.0.0.0/0", "::/0"], serves: ["staging"] } });
   expect(stray.view.refusedOffers.map(({ offer }) => offer).sort()).toEqual(["0.0.0.0/0", "::/0", "service:staging"]);
@@ -75,7 +75,7 @@ test("a token's mayRoute lets its sessions offer what the policy doesn't name", 
   expect(gateway.view.refusedOffers.map(({ offer }) => offer)).toEqual(["10.98.0.0/16"]);
 });
 
-test("a policy that names a gateway without that gateway's own offer serves nothing, and the admin sees it", async () => {
+test("a gateway that the policy names but that offers nothing serves nothing; the admin sees it", async () => {
   await network.setPolicy(POLICY);
   const gateway = await network.join("node:gw-1");
   const coder = await network.join("agent:coder");
