@@ -49,6 +49,16 @@ export interface EngineOptions {
   readonly lastTimestamp?: Uint8Array;
 }
 
+/** Numbers of entries; of queues that each peer has one of, the longest. */
+export interface Holdings {
+  peers: number;
+  receiverIndexes: number;
+  flows: number;
+  localReplies: number;
+  stagedOfOnePeer: number;
+  heldOfOnePeer: number;
+}
+
 /** What inbound, outbound and the peer link share. */
 export interface EngineParts {
   readonly device: Device<EnginePeer>;
@@ -266,6 +276,24 @@ export class Engine {
       });
     }
     return rows;
+  }
+
+  /** How full everything is that the network can fill; the bounds are in base/limits.ts. */
+  holdings(): Holdings {
+    const { device, filter, localReplies } = this.#parts;
+    const holdings: Holdings = {
+      peers: this.#peers.size,
+      receiverIndexes: device.indexCount,
+      flows: filter.flowCount,
+      localReplies: localReplies.size,
+      stagedOfOnePeer: 0,
+      heldOfOnePeer: 0,
+    };
+    for (const { tunnel, lease } of this.#peers.values()) {
+      holdings.stagedOfOnePeer = Math.max(holdings.stagedOfOnePeer, tunnel.stagedPackets);
+      holdings.heldOfOnePeer = Math.max(holdings.heldOfOnePeer, lease.heldPackets);
+    }
+    return holdings;
   }
 
   counters(): Record<string, number> {

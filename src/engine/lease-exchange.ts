@@ -26,6 +26,10 @@ export class LeaseExchange {
     return this.#remote;
   }
 
+  get heldPackets(): number {
+    return this.#held.size;
+  }
+
   /**
    * `epoch` is the one that the signed netmap names. A lower serial of it is refused; the same again is acknowledged
    * again, its acknowledgement was lost.

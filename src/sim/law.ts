@@ -1,0 +1,121 @@
+// What the document says of one roster of sessions, twice: compiled for the engines, and asked of the naive evaluator,
+// which is the simulator's judge. A station is held to the law that it was told last, not to the newest.
+import type { Address } from "../base/address.ts";
+import { hostPrefix, parsePrefix } from "../base/address.ts";
+import type { DesiredPeer, DesiredState } from "../engine/desired-state.ts";
+import type { FilterProtocol } from "../filter/contract.ts";
+import { type CompiledPeer, PolicyCompiler } from "../policy/compile.ts";
+import { evaluate } from "../policy/evaluate.ts";
+import type { Policy } from "../policy/policy.ts";
+import type { World, WorldSession } from "../policy/world.ts";
+import { type Facts, ICMP4, ICMP6, TCP, UDP } from "./packets.ts";
+
+export interface Law {
+  readonly revision: number;
+  readonly policy: Policy;
+  readonly world: World;
+  /** Sessions that the coordinator took back. */
+  readonly revoked: readonly string[];
+}
+
+/** One station's part of a law. */
+export interface Told {
+  readonly law: Law;
+  readonly session: string;
+  /** The coordinator's time when it was compiled: grants that had ended by then are left out of it. */
+  readonly compiledMs: number;
+  readonly state: DesiredState;
+}
+
+export function protocolOf(protocol: number): FilterProtocol {
+  if (protocol === TCP) return "tcp";
+  if (protocol === UDP) return "udp";
+  return protocol === ICMP4 || protocol === ICMP6 ? "icmp" : "any";
+}
+
+/** May session `from` open this at session `at`? `clockMs` is by the coordinator's clock. */
+export function mayOpen(law: Law, from: string, at: string, facts: Facts, clockMs: number): boolean {
+  const protocol = protocolOf(facts.protocol);
+  const port = protocol === "tcp" || protocol === "udp" ? facts.destinationPort : 0;
+  return evaluate(law.policy, law.world, { from, at, to: facts.destination, protocol, port }, clockMs).allowed;
+}
+
+/** What a session needs besides its keys to be somebody's peer. */
+export interface Contact {
+  readonly publicKey: Uint8Array;
+  readonly endpoints: DesiredPeer["endpoints"];
+}
+
+/** Keeps the compiler from revision to revision, as a coordinator does, for as long as the policy is the same. */
+export class Lawyer {
+  #compiler: PolicyCompiler | undefined;
+  #known = new Set<string>();
+
+  /** Services that this session may serve, for the coordinator to give addresses to. */
+  acceptedServices(policy: Policy, world: World, session: WorldSession): readonly string[] {
+    this.#update(policy, world);
+    return this.#compiler!.acceptedServices(session.id);
+  }
+
+  told(
+    law: Law,
+    session: WorldSession,
+    epoch: number,
+    clockMs: number,
+    contactOf: (id: string) => Contact,
+  ): { readonly told: Told; readonly nextChangeMs: number | undefined } {
+    this.#update(law.policy, law.world);
+    const compiled = this.#compiler!.compilePeer(session.id, clockMs)!;
+    const state: DesiredState = {
+      epoch,
+      revision: law.revision,
+      mode: "badge",
+      addresses: session.addresses,
+      transit: transitOf(compiled),
+      filter: {
+        revision: law.revision,
+        policyVersion: law.policy.version,
+        inbound: compiled.inbound,
+        outbound: compiled.outbound,
+        inboundHosts: compiled.inboundHosts,
+        outboundHosts: compiled.outboundHosts,
+        revoked: law.revoked,
+      },
+      peers: compiled.peers.map((peer) => {
+        const contact = contactOf(peer.session);
+        const linkAddress = law.world.sessions.get(peer.session)!.addresses[0];
+        return {
+          session: peer.session,
+          kind: "wirebadge" as const,
+          prefixes: peer.prefixes,
+          ...contact,
+          ...(linkAddress === undefined ? {} : { linkAddress }),
+        };
+      }),
+    };
+    return { told: { law, session: session.id, compiledMs: clockMs, state }, nextChangeMs: compiled.nextChangeMs };
+  }
+
+  #update(policy: Policy, world: World): void {
+    if (this.#compiler?.policy !== policy) {
+      this.#compiler = new PolicyCompiler(policy, world.network);
+      this.#known = new Set();
+    }
+    for (const id of this.#known) if (!world.sessions.has(id)) this.#compiler.removeSession(id);
+    for (const session of world.sessions.values()) {
+      this.#compiler.setSession(world.identities.get(session.identity)!, session);
+    }
+    this.#known = new Set(world.sessions.keys());
+  }
+}
+
+function transitOf(compiled: CompiledPeer): DesiredState["transit"] {
+  const routes = compiled.routes.flatMap((text) => (text.startsWith("host:") ? [] : [parsePrefix(text)!]));
+  return [...compiled.serves.map((serve) => hostPrefix(serve.address)), ...routes];
+}
+
+export function holds(session: WorldSession, address: Address): boolean {
+  const is = (own: Address): boolean =>
+    own.w3 === address.w3 && own.w2 === address.w2 && own.w1 === address.w1 && own.w0 === address.w0;
+  return session.addresses.some(is) || [...session.serviceAddresses.values()].some(is);
+}

@@ -1,0 +1,599 @@
+// One run of a scenario: a virtual clock that jumps from event to event, real engines, and the invariants checked after
+// every turn. Nothing here knows the time or chance but from the scenario.
+import { type Address, type Endpoint, equalEndpoint, isV4, makeV4, parseAddress } from "../base/address.ts";
+import { randomBytes, SeededRandom } from "../base/random.ts";
+import { SECOND_MS } from "../base/units.ts";
+import type { LeaseVerifier } from "../engine/desired-state.ts";
+import type { EngineSink } from "../engine/engine.ts";
+import { type ControlMessage, type CoordinatorWake, type SignedLease, SimCoordinator } from "./coordinator.ts";
+import { policyOf, SIM_BEHIND } from "./documents.ts";
+import { EventQueue } from "./event-queue.ts";
+import { hostAnswer, hostileFacts, sourceFor, strangerAddress, trafficFacts } from "./host.ts";
+import {
+  checkDeadline,
+  checkDelivery,
+  checkDenial,
+  checkFlowEnd,
+  checkHoldings,
+  type Delivery,
+  type InvariantName,
+  identify,
+  type Violation,
+} from "./invariants.ts";
+import { Ledger, type SentPacket } from "./ledger.ts";
+import { NO_FAULTS, type SimDatagram, SimNetwork } from "./network.ts";
+import type { Facts, Mark } from "./packets.ts";
+import * as packets from "./packets.ts";
+import { Probes, TALK_WITHIN_MS } from "./probes.ts";
+import type { HostileStep, Scenario, Step, TrafficStep } from "./scenario.ts";
+import { cachingVerifier, makeSimCrypto } from "./sim-crypto.ts";
+import { Station } from "./station.ts";
+import { Trace } from "./trace.ts";
+
+export interface SimulationOptions {
+  /** Called with every engine that starts, before anything happens to it: tests break something here. */
+  readonly sabotage?: (station: Station) => void;
+  /** Lines of trace kept for a failure. */
+  readonly tailLines?: number;
+}
+
+export interface Outcome {
+  readonly seed: number;
+  /** Undefined: everything held. */
+  readonly violation: { readonly invariant: InvariantName; readonly detail: string } | undefined;
+  /** Over every event: equal for equal runs. */
+  readonly hash: string;
+  /** The last events, oldest first. */
+  readonly tail: readonly string[];
+  readonly virtualMs: number;
+  readonly turns: number;
+  readonly sent: number;
+  readonly delivered: number;
+  /** How long the slowest allowed pair took to talk after the faults, in virtual ms. */
+  readonly slowestPairMs: number;
+  readonly pairs: number;
+  /** Of all engines that ever ran, added up. */
+  readonly counters: Readonly<Record<string, number>>;
+}
+
+const PROBE_EVERY_MS = SECOND_MS;
+const SETTLE_MS = 3 * SECOND_MS;
+const TURNS_MAX = 400_000;
+
+type Event =
+  | { readonly kind: "datagram"; readonly datagram: SimDatagram }
+  | { readonly kind: "control"; readonly station: number; readonly message: ControlMessage }
+  | { readonly kind: "wake"; readonly wake: CoordinatorWake }
+  | { readonly kind: "step"; readonly step: Step }
+  | { readonly kind: "host"; readonly station: number; readonly facts: Facts; readonly mark: Omit<Mark, "id"> }
+  | { readonly kind: "call"; readonly call: () => void };
+
+const crypto = makeSimCrypto();
+
+/** Runs the scenario to its end, or to the first turn after which an invariant does not hold. */
+export function simulate(scenario: Scenario, options: SimulationOptions = {}): Outcome {
+  return new Simulation(scenario, options).run();
+}
+
+/** Times are multiples of a quarter of a millisecond: exact in every station's clock. */
+function quarter(ms: number): number {
+  return Math.round(ms * 4) / 4;
+}
+
+class Simulation {
+  readonly #scenario: Scenario;
+  readonly #options: SimulationOptions;
+  readonly #queue = new EventQueue<Event>();
+  readonly #network: SimNetwork;
+  readonly #coordinator: SimCoordinator;
+  readonly #stations: Station[] = [];
+  readonly #ledger = new Ledger();
+  readonly #trace: Trace;
+  readonly #hosts: SeededRandom;
+  readonly #keys: SeededRandom;
+  readonly #leases: LeaseVerifier;
+  /** Of every session, as it got them. */
+  readonly #held = new Map<string, SignedLease[]>();
+  readonly #controlFreeMs: number[] = [];
+  readonly #counters: Record<string, number> = {};
+  #probes: Probes | undefined;
+  #nowMs: number;
+  #turns = 0;
+  #endpoints = 0;
+  #violation: Violation | undefined;
+
+  constructor(scenario: Scenario, options: SimulationOptions) {
+    this.#scenario = scenario;
+    this.#options = options;
+    this.#nowMs = scenario.startMs;
+    this.#trace = new Trace(scenario.startMs, options.tailLines);
+    this.#hosts = new SeededRandom(scenario.seed ^ 0x5eed_0001);
+    this.#keys = new SeededRandom(scenario.seed ^ 0x5eed_0002);
+    this.#network = new SimNetwork(new SeededRandom(scenario.seed ^ 0x5eed_0003), (atMs, datagram) =>
+      this.#queue.push(quarter(atMs), { kind: "datagram", datagram }),
+    );
+    this.#coordinator = new SimCoordinator(
+      crypto,
+      new SeededRandom(scenario.seed ^ 0x5eed_0004),
+      {
+        send: (station, message) => this.#sendControl(station, message),
+        wake: (atMs, wake) => this.#queue.push(quarter(atMs), { kind: "wake", wake }),
+      },
+      scenario.network,
+      new Map(scenario.identities.map((identity) => [identity.name, identity])),
+      policyOf(scenario.document, 1),
+    );
+    this.#leases = cachingVerifier(crypto, this.#coordinator.signKey);
+    for (const [number] of scenario.stations.entries()) this.#addStation(number);
+    this.#coordinator.publish(this.#nowMs);
+    for (const station of this.#stations) this.#coordinator.connected(this.#nowMs, station.session);
+    for (const step of scenario.steps) this.#queue.push(step.atMs, { kind: "step", step });
+  }
+
+  run(): Outcome {
+    const lastMs = this.#scenario.steps.at(-1)?.atMs ?? this.#nowMs;
+    this.#runUntil(lastMs + SECOND_MS);
+    if (this.#violation === undefined) this.#calmDown();
+    for (const station of this.#stations) this.#addCounters(station);
+    return {
+      seed: this.#scenario.seed,
+      violation: this.#violation,
+      hash: this.#trace.hash(),
+      tail: this.#trace.tail(),
+      virtualMs: this.#nowMs - this.#scenario.startMs,
+      turns: this.#turns,
+      sent: this.#ledger.sent,
+      delivered: this.#ledger.delivered,
+      slowestPairMs: this.#probes?.slowestMs(this.#nowMs) ?? 0,
+      pairs: this.#probes?.size ?? 0,
+      counters: this.#counters,
+    };
+  }
+
+  // ── time ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** `isDone` is asked after every instant. */
+  #runUntil(untilMs: number, isDone: () => boolean = () => false): void {
+    while (this.#violation === undefined && !isDone()) {
+      const timerMs = Math.min(...this.#stations.map((station) => station.nextDeadlineMs()));
+      const nextMs = Math.max(this.#nowMs, Math.min(this.#queue.nextMs, timerMs));
+      if (nextMs > untilMs) break;
+      this.#nowMs = nextMs;
+      for (let event = this.#queue.takeDue(nextMs); event !== undefined; event = this.#queue.takeDue(nextMs)) {
+        this.#handle(event);
+        if (this.#violation !== undefined) return;
+      }
+      for (const station of this.#stations) if (station.nextDeadlineMs() <= nextMs) this.#timeout(station);
+      if (this.#turns > TURNS_MAX) this.#fail({ invariant: "no-busy-deadline", detail: "the run does not end" });
+    }
+    if (this.#violation === undefined && !isDone()) this.#nowMs = Math.max(this.#nowMs, untilMs);
+  }
+
+  #timeout(station: Station): void {
+    this.#turn(station, "timeout", (clockMs) => station.engine.handleTimeout(clockMs));
+    if (this.#violation === undefined) this.#fail(checkDeadline(station, station.clock(this.#nowMs)));
+  }
+
+  /** One call into an engine, and all that follows from it at once. */
+  #turn(station: Station, what: string, act: (clockMs: number) => void): void {
+    this.#turns++;
+    const { engine } = station;
+    try {
+      act(station.clock(this.#nowMs));
+      for (let rounds = 0; engine.settle() && rounds < 100; rounds++);
+      this.#fail(checkHoldings(station, engine.holdings()));
+      while (engine.takeLocalReply() !== undefined); // to its own host, which needs no telling
+    } catch (error) {
+      const detail = error instanceof Error ? (error.stack ?? error.message) : String(error);
+      this.#fail({ invariant: "never-throws", detail: `${what} at station ${station.number}: ${detail}` });
+    }
+  }
+
+  #fail(violation: Violation | undefined): void {
+    if (violation === undefined || this.#violation !== undefined) return;
+    this.#violation = violation;
+    this.#say(`VIOLATION ${violation.invariant}: ${violation.detail}`);
+  }
+
+  #say(text: string): void {
+    this.#trace.add(this.#nowMs, text);
+  }
+
+  // ── events ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #handle(event: Event): void {
+    switch (event.kind) {
+      case "datagram":
+        return this.#deliverDatagram(event.datagram);
+      case "control":
+        return this.#deliverControl(this.#stations[event.station]!, event.message);
+      case "wake":
+        return this.#coordinator.wake(this.#nowMs, event.wake);
+      case "step":
+        return this.#step(event.step);
+      case "host":
+        this.#inject(this.#stations[event.station]!, event.facts, event.mark);
+        return;
+      case "call":
+        return event.call();
+    }
+  }
+
+  #deliverDatagram({ from, to, bytes }: SimDatagram): void {
+    const station = this.#stations.find((candidate) => equalEndpoint(candidate.endpoint, to));
+    if (station === undefined || !station.isRunning(this.#nowMs)) return;
+    if (station.nat !== undefined && !station.nat.lets(this.#nowMs, from)) return;
+    const buffer = bytes.slice();
+    this.#turn(station, "datagram", (clockMs) =>
+      station.engine.handleDatagram(clockMs, from, buffer, 0, buffer.length),
+    );
+  }
+
+  #send(station: Station, to: Endpoint, bytes: Uint8Array): void {
+    if (packets.showsMark(bytes)) {
+      this.#fail({ invariant: "nothing-in-clear", detail: `a datagram of station ${station.number}` });
+    }
+    station.nat?.sent(this.#nowMs, to);
+    const target = this.#stations.find((candidate) => equalEndpoint(candidate.endpoint, to));
+    this.#trace.count(`${station.number}>${target?.number} ${bytes[0]} ${bytes.length}`);
+    if (target !== undefined && this.#network.isCut(station.number, target.number)) return;
+    this.#network.send(this.#nowMs, { from: station.endpoint, to, bytes });
+  }
+
+  #step(step: Step): void {
+    switch (step.kind) {
+      case "udp":
+      case "tcp":
+      case "echo":
+      case "fragments":
+        return this.#traffic(step);
+      case "forge":
+      case "unasked":
+        return this.#hostile(step);
+      case "garbage":
+        return this.#garbage(this.#stations[step.to]!, step.type, step.bytes);
+      case "policy":
+        this.#say("a new policy");
+        return this.#coordinator.setPolicy(this.#nowMs, policyOf(step.document, this.#coordinator.policy.version + 1));
+      case "faults":
+        this.#say(`network: ${JSON.stringify(step.faults)}`);
+        this.#network.faults = step.faults;
+        return;
+      case "cut":
+        this.#say(`network: nothing from ${step.from} to ${step.to} for ${step.forMs} ms`);
+        this.#network.cut(step.from, step.to);
+        return this.#later(step.forMs, () => this.#network.mend(step.from, step.to));
+      case "epoch":
+        this.#say("a new epoch");
+        return this.#coordinator.beginEpoch(this.#nowMs);
+      default:
+        return this.#stationStep(step, this.#stations[step.station]!);
+    }
+  }
+
+  #stationStep(step: Extract<Step, { station: number }>, station: Station): void {
+    const { number } = station;
+    this.#say(`station ${number}: ${step.kind}`);
+    switch (step.kind) {
+      case "control-cut":
+        station.isControlCut = true;
+        return this.#later(step.forMs, () => this.#mendControl(station));
+      case "rebind": {
+        const endpoint = this.#nextEndpoint();
+        station.endpoint = endpoint;
+        station.nat?.rebind();
+        return this.#later(step.knownAfterMs, () =>
+          this.#coordinator.setEndpoint(this.#nowMs, station.session, station.endpoint),
+        );
+      }
+      case "crash":
+        if (station.isDown) return;
+        this.#addCounters(station);
+        station.isDown = true;
+        return this.#later(step.forMs, () => this.#restart(station));
+      case "freeze":
+        station.frozenUntilMs = Math.max(station.frozenUntilMs, this.#nowMs + step.forMs);
+        return;
+      case "rotate-key":
+        if (station.isDown || this.#coordinator.stationOf(station.session) === undefined) return;
+        this.#addCounters(station);
+        station.keyPair = this.#newKeyPair();
+        station.isDown = true;
+        this.#restart(station);
+        return this.#coordinator.setPublicKey(this.#nowMs, station.session, station.keyPair.publicKey);
+      case "revoke":
+        return this.#coordinator.revoke(this.#nowMs, station.session);
+      case "remove":
+        return this.#coordinator.remove(this.#nowMs, station.session);
+      case "enrol":
+        return this.#enrolAgain(station);
+    }
+  }
+
+  #later(delayMs: number, call: () => void): void {
+    this.#queue.push(quarter(this.#nowMs + delayMs), { kind: "call", call });
+  }
+
+  // ── stations ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #addStation(number: number): void {
+    const plan = this.#scenario.stations[number]!;
+    const station = new Station(
+      number,
+      plan,
+      crypto,
+      this.#scenario.seed * 64 + number,
+      this.#newKeyPair(),
+      this.#nextEndpoint(),
+      (made) => this.#sinkOf(made),
+      this.#leases,
+    );
+    this.#options.sabotage?.(station);
+    this.#stations.push(station);
+    this.#controlFreeMs.push(this.#nowMs);
+    this.#enrol(station);
+  }
+
+  #enrol(station: Station): void {
+    const session = this.#coordinator.enrol({
+      ...station.plan,
+      station: station.number,
+      publicKey: station.keyPair.publicKey,
+      endpoint: station.endpoint,
+    });
+    station.becomes(session.id);
+    this.#say(
+      `station ${station.number} is ${session.id} of ${session.identity}${station.plan.isHostile ? ", hostile" : ""}`,
+    );
+  }
+
+  /** New keys, a new session; an old one that still stands is taken away. */
+  #enrolAgain(station: Station): void {
+    if (station.isDown) return;
+    this.#coordinator.remove(this.#nowMs, station.session);
+    this.#addCounters(station);
+    station.keyPair = this.#newKeyPair();
+    this.#enrol(station);
+    this.#coordinator.publish(this.#nowMs);
+    this.#restart(station);
+  }
+
+  #restart(station: Station): void {
+    station.restart(this.#nowMs, this.#sinkOf(station), this.#leases, () => this.#options.sabotage?.(station));
+    this.#mendControl(station);
+  }
+
+  #mendControl(station: Station): void {
+    station.isControlCut = false;
+    if (!station.isDown) this.#coordinator.connected(this.#nowMs, station.session);
+  }
+
+  #addCounters(station: Station): void {
+    for (const [name, count] of Object.entries(station.engine.counters())) {
+      this.#counters[name] = (this.#counters[name] ?? 0) + count;
+    }
+  }
+
+  #newKeyPair(): { privateKey: Uint8Array; publicKey: Uint8Array } {
+    const privateKey = randomBytes(this.#keys, 32);
+    return { privateKey, publicKey: crypto.publicKey(privateKey) };
+  }
+
+  #nextEndpoint(): Endpoint {
+    return { address: makeV4(0xc6120000 + this.#endpoints), port: 10_000 + 7 * this.#endpoints++ };
+  }
+
+  #sinkOf(station: Station): EngineSink {
+    return {
+      sendDatagram: (to, buffer, offset, length) => this.#send(station, to, buffer.slice(offset, offset + length)),
+      deliverPacket: (session, buffer, offset, length) =>
+        this.#delivered(station, session, buffer.slice(offset, offset + length)),
+      denied: (record) => {
+        this.#say(`station ${station.number} denies ${record.reason} (${record.hop}) port ${record.destinationPort}`);
+        this.#fail(checkDenial(station, this.#nowMs, record));
+      },
+      deniedByPeer: (session, denial) => this.#trace.count(`told ${station.number} ${session} ${denial.reason}`),
+      flowEnded: (flow) => {
+        this.#trace.count(`ended ${station.number} ${flow.end} ${flow.destinationPort}`);
+        this.#fail(checkFlowEnd(station, this.#nowMs, flow));
+      },
+      tunnelWanted: (session) => {
+        if (!station.isControlCut) this.#coordinator.tunnelWanted(station.session, session);
+      },
+      tunnelUp: (session) => this.#say(`station ${station.number}: tunnel with ${session}`),
+      tunnelFailed: (session) => this.#say(`station ${station.number}: no tunnel with ${session}`),
+    };
+  }
+
+  // ── control ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #sendControl(number: number, message: ControlMessage): boolean {
+    const station = this.#stations[number]!;
+    if (station.isControlCut || station.isDown) return false;
+    const atMs = Math.max(
+      this.#controlFreeMs[number]!,
+      station.frozenUntilMs,
+      quarter(this.#nowMs + 1 + this.#hosts.below(station.plan.controlDelayMs)),
+    );
+    this.#controlFreeMs[number] = atMs;
+    this.#queue.push(atMs, { kind: "control", station: number, message });
+    return true;
+  }
+
+  #deliverControl(station: Station, message: ControlMessage): void {
+    if (station.isControlCut || !station.isRunning(this.#nowMs)) return;
+    switch (message.kind) {
+      case "told":
+        if (message.told.session !== station.session) return;
+        this.#say(`station ${station.number} is told revision ${message.told.law.revision}`);
+        return this.#turn(station, "apply", () => station.setTold(this.#nowMs, message.told));
+      case "lease": {
+        if (message.session !== station.session) return;
+        this.#trace.count(`lease ${station.number} ${message.lease.serial}`);
+        const held = this.#held.get(message.session);
+        if (held === undefined) this.#held.set(message.session, [message.lease]);
+        else held.push(message.lease);
+        return this.#turn(station, "lease", () => station.setLease(this.#nowMs, message.lease));
+      }
+      case "punch":
+        return this.#turn(station, "punch", (clockMs) => station.engine.punch(clockMs, message.session));
+    }
+  }
+
+  // ── packets ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Addresses at which something of that station's may be reached, own ones first. */
+  #addressesOf(station: Station): Address[] {
+    const session = this.#coordinator.law.world.sessions.get(station.session);
+    if (session === undefined) return station.told?.state.addresses.slice() ?? [];
+    return [
+      ...session.addresses,
+      ...session.serviceAddresses.values(),
+      ...(session.offeredRoutes.length > 0 ? SIM_BEHIND.map((text) => parseAddress(text)!) : []),
+    ];
+  }
+
+  #traffic(step: TrafficStep): void {
+    const from = this.#stations[step.from]!;
+    const addresses = this.#addressesOf(this.#stations[step.to]!);
+    const destination = addresses[step.address % Math.max(1, addresses.length)];
+    const source = destination === undefined ? undefined : sourceFor(from.told?.state.addresses ?? [], destination);
+    if (destination === undefined || source === undefined) return;
+    for (let i = 0; i < step.count; i++) {
+      const facts = trafficFacts(step, i, source, destination);
+      if (step.kind === "fragments" && !isV4(source)) this.#injectFragments(from, facts, i);
+      else this.#inject(from, facts, { role: "ask", hops: step.hops });
+    }
+  }
+
+  #hostile(step: HostileStep): void {
+    const from = this.#stations[step.from]!;
+    const destination = this.#stations[step.to]!.told?.state.addresses[0];
+    const owner = step.kind === "forge" ? this.#stations[step.as]! : from;
+    const source = owner.told?.state.addresses[0];
+    if (destination === undefined || source === undefined) return;
+    this.#inject(from, hostileFacts(step, source, destination), { role: "silent", hops: 0 });
+  }
+
+  /** Bytes from nobody, at the outer socket. */
+  #garbage(station: Station, type: number, length: number): void {
+    const bytes = randomBytes(this.#hosts, Math.max(4, length));
+    bytes.set([type, 0, 0, 0]);
+    const from = { address: strangerAddress(this.#hosts), port: 1 + this.#hosts.below(65_535) };
+    this.#network.send(this.#nowMs, { from, to: station.endpoint, bytes });
+  }
+
+  /** The host behind `station` sends a packet. */
+  #inject(station: Station, facts: Facts, mark: Omit<Mark, "id">): number | undefined {
+    if (!station.isRunning(this.#nowMs)) return undefined;
+    const id = this.#ledger.nextId;
+    const bytes = packets.encodePacket(facts, packets.encodeMark({ ...mark, id }));
+    this.#injectBytes(station, facts, { ...mark, id }, bytes, "whole");
+    return id;
+  }
+
+  #injectFragments(station: Station, facts: Facts, index: number): void {
+    if (!station.isRunning(this.#nowMs)) return;
+    const id = this.#ledger.nextId;
+    const marks = [0, 1].map((part) => ({ id: id + part, role: "silent" as const, hops: 0 }));
+    const [first, later] = marks.map(packets.encodeMark);
+    const parts = packets.encodeFragments(facts, id * 8 + index, first!, later!);
+    this.#injectBytes(station, facts, marks[0]!, parts[0]!, "first");
+    this.#injectBytes(station, facts, marks[1]!, parts[1]!, "later");
+  }
+
+  #injectBytes(station: Station, facts: Facts, mark: Mark, bytes: Uint8Array, part: SentPacket["part"]): void {
+    this.#ledger.add({
+      id: mark.id,
+      atMs: this.#nowMs,
+      station: station.number,
+      session: station.session,
+      facts,
+      mark,
+      bytes,
+      permittedAtSource: station.plan.isHostile ? undefined : this.#permitsOut(station, facts),
+      part,
+      deliveredTo: undefined,
+    });
+    this.#say(`${station.number} sends #${mark.id} ${packets.shownFacts(facts)}`);
+    const buffer = new Uint8Array(bytes.length + 64);
+    buffer.set(bytes, 32);
+    this.#turn(station, "packet", (clockMs) => station.engine.handlePacket(clockMs, buffer, 32, bytes.length));
+  }
+
+  /** By the judge, towards whichever peers the destination may lie behind. */
+  #permitsOut(station: Station, facts: Facts): boolean {
+    const { told, judge } = station;
+    if (told === undefined) return false;
+    const clockMs = station.coordinatorMs(this.#nowMs);
+    let isPermitted = false;
+    for (const { session } of told.state.peers) {
+      const permission = judge.permits(this.#nowMs, told.law, clockMs, session, "local", facts);
+      if (permission === undefined) continue;
+      judge.note(this.#nowMs, session, "local", facts, permission);
+      isPermitted = true;
+    }
+    return isPermitted;
+  }
+
+  #delivered(station: Station, session: string, packet: Uint8Array): void {
+    const delivery: Delivery = { worldMs: this.#nowMs, station, session, packet, leases: this.#held };
+    const known = identify(this.#ledger, delivery);
+    if ("invariant" in known) return this.#fail(known);
+    const sent = "facts" in known ? known : undefined;
+    const facts = "facts" in known ? known.facts : known;
+    this.#say(
+      `${station.number} gets ${sent === undefined ? "an answer" : `#${sent.id}`} ${packets.shownFacts(facts)}`,
+    );
+    const violation = checkDelivery(delivery, facts, sent);
+    if (violation !== undefined) return this.#fail(violation);
+    if (!this.#judgeIn(station, session, facts)) return;
+    this.#ledger.delivered++;
+    if (sent === undefined) return;
+    sent.deliveredTo = station.number;
+    this.#probes?.note(this.#nowMs, station, sent);
+    if (sent.part === "whole") this.#host(station, sent);
+  }
+
+  #judgeIn(station: Station, session: string, facts: Facts): boolean {
+    const { told, judge } = station;
+    const clockMs = station.coordinatorMs(this.#nowMs);
+    const permission = judge.permits(this.#nowMs, told!.law, clockMs, session, "remote", facts);
+    if (permission !== undefined) judge.note(this.#nowMs, session, "remote", facts, permission);
+    if (permission !== undefined || station.plan.isHostile) return true;
+    const detail = `${packets.shownFacts(facts)} at station ${station.number}, from ${session}`;
+    this.#fail({ invariant: "nothing-forbidden", detail });
+    return false;
+  }
+
+  #host(station: Station, sent: SentPacket): void {
+    const answer = hostAnswer(sent, this.#hosts);
+    if (answer === undefined) return;
+    const { delayMs, facts, mark } = answer;
+    this.#queue.push(quarter(this.#nowMs + delayMs), { kind: "host", station: station.number, facts, mark });
+  }
+
+  // ── when the faults stop ───────────────────────────────────────────────────────────────────────────────────────
+
+  /** Everything heals; then every allowed pair must talk, both ways at once, within TALK_WITHIN_MS. */
+  #calmDown(): void {
+    this.#say("the faults stop");
+    this.#network.faults = NO_FAULTS;
+    this.#network.mendAll();
+    for (const station of this.#stations) {
+      station.frozenUntilMs = this.#nowMs;
+      if (station.isDown) this.#restart(station);
+      this.#mendControl(station);
+      this.#coordinator.setEndpoint(this.#nowMs, station.session, station.endpoint);
+    }
+    this.#runUntil(this.#nowMs + SETTLE_MS);
+    const startMs = this.#nowMs;
+    const probes = new Probes(this.#coordinator.law, startMs, this.#stations);
+    this.#probes = probes;
+    while (this.#violation === undefined && probes.waiting().length > 0) {
+      if (this.#nowMs >= startMs + TALK_WITHIN_MS) return this.#fail(probes.silence());
+      for (const { from, facts } of probes.waiting()) this.#inject(from, facts, { role: "probe", hops: 1 });
+      this.#runUntil(this.#nowMs + PROBE_EVERY_MS, () => probes.waiting().length === 0);
+    }
+  }
+}
