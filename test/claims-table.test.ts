@@ -1,7 +1,7 @@
 // A claim counts only when the test that it names is there, has run and has passed.
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { judgeTest, parseClaims, readReport, withResults } from "./claims-table.ts";
+import { judgeTest, parseClaims, readReport, testIdsIn, withResults } from "./claims-table.ts";
 
 const table = `# Claims
 | Claim | Shown by | Last result |
@@ -75,5 +75,18 @@ describe("the table of claims", () => {
     const { claims, notYetShown, errors } = parseClaims(text);
     expect(errors).toEqual([]);
     expect(claims.length + notYetShown.length).toBeGreaterThan(20);
+  });
+});
+
+describe("the documents", () => {
+  // The whole answer needs the report; this much is known at once, and catches a test that was renamed.
+  it.each(["test/CLAIMS.md", "SECURITY.md"])("%s names tests that are in their files", (document) => {
+    const ids = testIdsIn(readFileSync(new URL(`../${document}`, import.meta.url), "utf8"));
+    expect(ids.length).toBeGreaterThan(0);
+    for (const id of ids) {
+      const [file, ...titles] = id.split(" > ");
+      const text = readFileSync(new URL(`../${file}`, import.meta.url), "utf8");
+      for (const title of titles) expect(text, id).toContain(title);
+    }
   });
 });

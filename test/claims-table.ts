@@ -77,6 +77,11 @@ export function parseClaims(text: string): ClaimsTable {
   return { claims, notYetShown, errors };
 }
 
+/** The test ids that a document names in code spans: "`test/a.test.ts > suite > name`". */
+export function testIdsIn(text: string): string[] {
+  return [...text.matchAll(/`(test\/[\w./-]+\.test\.ts(?: > [^`]+)?)`/g)].map((span) => span[1] ?? "");
+}
+
 /** `top` is the repository's folder: the report holds absolute paths. */
 export function readReport(json: string, top: string): Report {
   const report = JSON.parse(json) as JsonReport;

@@ -234,7 +234,18 @@ const REGISTRY = new RegExp(
   `"${"resol"}ved"|registry\\s*=|https?://[^\\s"/]*(?:${"regis"}try|${"arti"}factory|${"nex"}us)`,
 );
 
+/** What a text sends its reader to has to be there. */
+function checkNamedDocuments(files: readonly SourceFile[]): string[] {
+  const there = new Set(["README.md", ...files.map((file) => file.path.split("/").at(-1))]);
+  return files.flatMap((file) =>
+    [...file.text.matchAll(/\b[A-Z][A-Z_-]+\.md\b/g)]
+      .filter(([name]) => !there.has(name))
+      .map((hit) => `${file.path}:${lineAt(file.text, hit.index)}: names ${hit[0]}, which isn't here`),
+  );
+}
+
 export const RULES: readonly Rule[] = [
+  { name: "documents that are named are there", check: checkNamedDocuments },
   each("pure folders have no clock, chance, I/O, timers or async", isPure, checkPurity),
   each("imports follow the folder order", inSrc, checkDirection),
   each(

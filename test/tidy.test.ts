@@ -63,6 +63,7 @@ const PLANTED: Readonly<Record<string, readonly (readonly [path: string, text: s
     ["src/io/a.ts", 'const a = new URL("./worker.ts", import.meta.url);'],
     ["src/io/a.ts", 'const a = import.meta.resolve("../io/worker.ts");'],
   ],
+  "documents that are named are there": [["src/base/a.ts", "// see PLAN.md"]],
   "no cast to any": [["src/base/a.ts", "const a = b as any;"]],
   "no unfinished work is left as a note": [["test/a.ts", "// TODO later"]],
   "no test is left out or singled out": [

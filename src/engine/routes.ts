@@ -1,4 +1,4 @@
-// The two tables of a badge network (DESIGN.md "Two tables, not one trie"): outbound, prefix → peer; inbound, what each
+// The two tables of a badge network: outbound, prefix → peer; inbound, what each
 // peer may speak for. In `wg` mode both are WireGuard's one trie: of two peers with one prefix the last wins, and a
 // source is looked up in it too.
 import type { Prefix } from "../base/address.ts";
