@@ -50,7 +50,7 @@ async function evaluateModule(path: string): Promise<string> {
     // So that a policy file needs no node_modules of its own.
     resolve: (specifier, context, next) =>
       specifier === "wirebadge/policy"
-        ? { url: import.meta.resolve(`../policy/define-policy${ENDING}`), shortCircuit: true }
+        ? { url: import.meta.resolve(`../policy/define${ENDING}`), shortCircuit: true }
         : next(specifier, context),
   });
   let exported: unknown;

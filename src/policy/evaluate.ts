@@ -1,5 +1,5 @@
-// The oracle: may this session open that, now? Written from DESIGN.md's words, one naive loop after another, sharing
-// nothing with compile.ts and the filter but the reading of texts: property tests hold the two equal.
+// The oracle: may this session open that, now? Written from the words of the policy's definition, one naive loop after
+// another, sharing nothing with compile.ts and the filter but the reading of texts: property tests hold the two equal.
 //
 // What is reached is one of: an overlay address of the far end; a service at its overlay address; an address behind the
 // far end as gateway; a name that the far end resolves. A grant opens what it names. `never` closes what is reached,
