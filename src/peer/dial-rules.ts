@@ -51,12 +51,9 @@ const REFUSED: readonly (readonly [prefix: string, refusal: DialRefusal])[] = [
   ["fd00:ec2::254/128", "METADATA"], // AWS over IPv6
   ["fd20:ce::254/128", "METADATA"], // GCP over IPv6
   ["0.0.0.0/8", "UNSPECIFIED"], // RFC 1122 §3.2.1.3; Linux takes 0.0.0.0 for loopback
-  ["127.0.0.0/8", "LOOPBACK"],
   ["169.254.0.0/16", "LINK_LOCAL"],
   ["224.0.0.0/4", "MULTICAST"],
   ["255.255.255.255/32", "BROADCAST"],
-  ["::/128", "UNSPECIFIED"],
-  ["::1/128", "LOOPBACK"],
   ["64:ff9b:1::/48", "NAT64_LOCAL"], // RFC 8215: nothing tells where in it the IPv4 address stands
   ["fe80::/10", "LINK_LOCAL"],
   ["fec0::/10", "SITE_LOCAL"], // RFC 3879
@@ -89,10 +86,12 @@ export function embeddedV4(address: Address): readonly Address[] {
   return found;
 }
 
+/** What stands for this machine itself is found first: it is refused more strictly than the rest. */
 function refusalOf(address: Address, around: DialSurroundings): DialRefusal | undefined {
   if (!isV4(address) && address.w0 === 0 && address.w1 === 0 && address.w2 === 0 && address.w3 <= 1) {
     return address.w3 === 0 ? "UNSPECIFIED" : "LOOPBACK"; // before "::a.b.c.d" would read them as 0.0.0.0 and 0.0.0.1
   }
+  if (isV4(address) && address.w3 >>> 24 === 127) return "LOOPBACK";
   for (const own of around.ownAddresses) if (equalAddress(own, address)) return "OWN_ADDRESS";
   for (const row of TABLE) if (prefixContains(row.prefix, address)) return row.refusal;
   for (const prefix of around.overlay) if (prefixContains(prefix, address)) return "OVERLAY";

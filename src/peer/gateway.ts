@@ -132,7 +132,7 @@ export class Gateway {
   netmapChanged(): number {
     let cut = 0;
     for (const flow of this.#flows.all()) {
-      if (this.#judgeFlow(flow.opening).allowed) continue;
+      if (this.#judgeFlow(flow.opening).allowed && !this.#isNever(flow)) continue;
       flow.cut();
       cut++;
     }
@@ -192,6 +192,14 @@ export class Gateway {
     const now = this.#targetOf(destination, protocol);
     if (now === undefined || !sameTarget(now, target)) return NOT_SERVED;
     return this.#view.judgeInbound(caller.session, destination.address, protocol, destination.port);
+  }
+
+  /** `never` may have closed what lies behind, while the name or service stays open. */
+  #isNever(flow: LiveFlow): boolean {
+    const { dialled, opening } = flow;
+    if (dialled === undefined) return false;
+    const { session } = opening.caller;
+    return this.#view.judgeInbound(session, dialled.address, opening.protocol, dialled.port).reason === "NEVER";
   }
 
   #judgeDialled(opening: FlowOpening, dialled: Endpoint | undefined): DialBar | undefined {

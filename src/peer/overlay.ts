@@ -1,5 +1,5 @@
 // What every local entry point (SOCKS5, forwards, SDK) dials through, and what the dialer itself needs of the engine.
-import type { Address, Endpoint } from "../base/address.ts";
+import { type Address, type Endpoint, parseAddress } from "../base/address.ts";
 import type { NetmapView } from "../control/netmap.ts";
 import type { FilterProtocol, Verdict, VerdictReason } from "../filter/contract.ts";
 import type { UdpSocket } from "../netstack/contract.ts";
@@ -50,7 +50,7 @@ export class DialError extends Error {
 }
 
 function describe(kind: DialFailure, target: DialTarget, denial: DialDenial): string {
-  const host = target.host.includes(":") ? `[${target.host}]` : target.host;
+  const host = parseAddress(target.host) !== undefined && target.host.includes(":") ? `[${target.host}]` : target.host;
   const text = `${kind}: ${JSON.stringify(`${host}:${target.port}`).slice(1, -1)}`; // escaped: a client named it
   if (kind !== "denied") return text;
   const rule = denial.ruleId === undefined ? "" : ` by rule ${denial.ruleId}`;

@@ -203,24 +203,28 @@ export class FakeStack implements Pick<Netstack, "connectTcp" | "bindUdp"> {
   }
 
   #deliver(from: Endpoint, to: Endpoint, bytes: Uint8Array): void {
-    const bound = this.#udp.get(`${formatEndpoint(to)} ${formatEndpoint(from)}`) ?? this.#udp.get(formatEndpoint(to));
+    queueMicrotask(() => this.#turns.turn(() => this.#receive(from, to, bytes)));
+  }
+
+  #receive(from: Endpoint, to: Endpoint, bytes: Uint8Array): void {
+    const tuple = `${formatEndpoint(to)} ${formatEndpoint(from)}`;
+    const bound = this.#udp.get(tuple) ?? this.#udp.get(formatEndpoint(to));
     if (bound !== undefined && !bound.closed) {
-      queueMicrotask(() => this.#turns.turn(() => bound.onDatagram(from, bytes)));
+      bound.onDatagram(from, bytes);
       return;
     }
-    const opening: UdpOpening = {
+    this.onUdp({
       local: to,
       remote: from,
       bytes,
       accept: () => {
         const socket = new FakeUdpSocket(to, (remote, answer) => this.#deliver(to, remote, answer));
-        this.#udp.set(`${formatEndpoint(to)} ${formatEndpoint(from)}`, socket);
+        this.#udp.set(tuple, socket);
         this.answers.push("accepted");
         return socket;
       },
       unreachable: (_now, code) => this.answers.push(code),
-    };
-    queueMicrotask(() => this.#turns.turn(() => this.onUdp(opening)));
+    });
   }
 }
 

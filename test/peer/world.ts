@@ -1,7 +1,14 @@
 // A small named world for the shells' tests: agent coder behind SOCKS5, node gw in front of loopback services, one
 // in-memory stack.
 import { createServer, type Server, type Socket } from "node:net";
-import { type Address, equalAddress, parseAddress, parsePrefix, prefixContains } from "../../src/base/address.ts";
+import {
+  type Address,
+  equalAddress,
+  type Prefix,
+  parseAddress,
+  parsePrefix,
+  prefixContains,
+} from "../../src/base/address.ts";
 import type { NetmapView } from "../../src/control/netmap.ts";
 import type { Verdict } from "../../src/filter/contract.ts";
 import { Gateway } from "../../src/peer/gateway.ts";
@@ -132,6 +139,11 @@ export class World implements GatewayView, OverlayView {
 
   localAddressFor(): Address | undefined {
     return address(CODER_ADDRESS);
+  }
+
+  /** Every prefix, as `--route 0.0.0.0/0 --route ::/0` offers. */
+  transitAll(): readonly Prefix[] {
+    return [parsePrefix("0.0.0.0/0")!, parsePrefix("::/0")!];
   }
 
   dialer(timeoutMs = 5_000): StackDialer {
