@@ -69,7 +69,8 @@ function usage(message: string, hint: string): WirebadgeError {
 
 /** What every request must be before its path is looked at. */
 function checkRequest(request: IncomingMessage): void {
-  if (request.headers.host !== LOCAL_API_HOST) {
+  const hosts = request.headersDistinct["host"];
+  if (hosts?.length !== 1 || hosts[0] !== LOCAL_API_HOST) {
     throw new WirebadgeError("FORBIDDEN", "the Host header is not this API's", {
       hint: `send Host: ${LOCAL_API_HOST}`,
     });
