@@ -3,11 +3,14 @@
 // which installs all of it, fails on any such line.
 import { spawnSync } from "node:child_process";
 import { accessSync, closeSync, constants, openSync } from "node:fs";
+import { networkInterfaces } from "node:os";
 import { basename, delimiter, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 
-/** need → what the line says about how to get it. Each key is also the name of a program, but for the first three. */
+/** need → what the line says about how to get it. Each key is also the name of a program, but for the first five. */
 const INSTALL = {
+  linux: "run on Linux",
+  ipv6: "give the loopback interface ::1",
   root: "run as root",
   tun: "modprobe tun, and in a container give it /dev/net/tun",
   netns: "apt-get install iproute2, run as root; in a container with CAP_SYS_ADMIN and CAP_NET_ADMIN",
@@ -65,6 +68,8 @@ function canMakeNamespaces(env: NodeJS.ProcessEnv): boolean {
 }
 
 function isThere(need: Need, env: NodeJS.ProcessEnv): boolean {
+  if (need === "linux") return process.platform === "linux";
+  if (need === "ipv6") return networkInterfaces()["lo"]?.some((row) => row.address === "::1") ?? false;
   if (need === "root") return process.getuid?.() === 0;
   if (need === "tun") return hasTun();
   if (need === "netns") return canMakeNamespaces(env);

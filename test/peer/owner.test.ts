@@ -1,6 +1,7 @@
 import { connect, createServer, type Socket } from "node:net";
 import { afterEach, expect, test } from "vitest";
 import { findProcOwner, OwnerCheck } from "../../src/peer/owner.ts";
+import { needs } from "../needs.ts";
 import { address } from "./world.ts";
 
 const TCP = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
@@ -47,7 +48,7 @@ afterEach(() => {
   for (const cleanup of cleanups.splice(0)) cleanup();
 });
 
-test.runIf(process.platform === "linux").each([
+test.runIf(needs("linux", "ipv6")).each([
   ["sock-diag", {}],
   ["proc", { native: false }],
 ] as const)("%s: our own client is let in, on 127.0.0.1 and on ::1", async (mode, options) => {

@@ -6,6 +6,7 @@ import { afterEach, beforeEach, expect, test } from "vitest";
 import { WirebadgeError } from "../../src/base/errors.ts";
 import { defaultStateRoot, findStateFolder, listStateFolders, readState, StateFolder } from "../../src/peer/state.ts";
 import type { PeerState } from "../../src/peer/state-schema.ts";
+import { needs } from "../needs.ts";
 
 const KEY = `${"B".repeat(42)}A=`;
 const CANARY = "CANARYcanaryCANARYcanaryCANARYcanaryCANARYc=";
@@ -160,8 +161,7 @@ test("an identity can't lead out of the root", () => {
   folder.release();
 });
 
-test("another user's state is refused", () => {
-  if (process.getuid?.() !== 0) return;
+test.runIf(needs("root"))("another user's state is refused", () => {
   const folder = StateFolder.open(join(root, "x"));
   folder.write(state());
   folder.release();

@@ -5,6 +5,7 @@ import { afterEach, expect, test } from "vitest";
 import type { RefusedClient } from "../../src/peer/local-listener.ts";
 import { OwnerCheck } from "../../src/peer/owner.ts";
 import { Socks5Server } from "../../src/peer/socks5.ts";
+import { needs } from "../needs.ts";
 import { address, World } from "../peer/world.ts";
 
 const OTHER_UID = 65_534;
@@ -29,7 +30,7 @@ async function greet(port: number, host: string, uid: number): Promise<string> {
   return String(answer);
 }
 
-test.runIf(process.getuid?.() === 0).each([
+test.runIf(needs("linux", "ipv6", "root")).each([
   ["sock-diag", "127.0.0.1", {}],
   ["sock-diag", "::1", {}],
   ["proc", "127.0.0.1", { native: false }],

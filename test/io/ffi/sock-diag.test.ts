@@ -3,6 +3,7 @@ import { afterEach, expect, test } from "vitest";
 import { addressTo16, type Endpoint, parseAddress } from "../../../src/base/address.ts";
 import { writeU16, writeU32Le } from "../../../src/base/bytes.ts";
 import { decodeOwner, SockDiag } from "../../../src/io/ffi/sock-diag.ts";
+import { needs } from "../../needs.ts";
 
 const CLIENT: Endpoint = { address: parseAddress("127.0.0.1")!, port: 40_000 };
 const SERVER: Endpoint = { address: parseAddress("127.0.0.1")!, port: 1_080 };
@@ -115,7 +116,7 @@ async function connected(host: string): Promise<{ client: Endpoint; server: Endp
   };
 }
 
-test.runIf(process.platform === "linux").each(["127.0.0.1", "::1"])(
+test.runIf(needs("linux", "ipv6")).each(["127.0.0.1", "::1"])(
   "the kernel names our own uid for a client on %s",
   async (host) => {
     const diag = SockDiag.open();
