@@ -46,7 +46,6 @@ test("what was written is read again, in a folder and a file that are the owner'
   const written = state({
     session: SESSION,
     lastTimestamp: "400000006789abcd01234567",
-    netmap: { epoch: 1, revision: 2, entries: { self: 1 } },
   });
   folder.write(written);
   expect(folder.read()).toEqual(written);
