@@ -1,5 +1,5 @@
 // What the running peer answers on its local API: about itself, whom it knows, what it may reach and what was denied.
-import { formatAddress, formatEndpoint, parseAddress, parseEndpoint } from "../base/address.ts";
+import { type Address, formatAddress, formatEndpoint, parseAddress, parseEndpoint } from "../base/address.ts";
 import { WirebadgeError } from "../base/errors.ts";
 import { PING_TIMEOUT_MS } from "../base/limits.ts";
 import type { NetmapView, PeerEntry } from "../control/netmap.ts";
@@ -53,16 +53,19 @@ export interface PeerHostOptions {
 
 const PROTOCOL_NAMES: Readonly<Record<number, string>> = { 0: "any", 1: "icmp", 6: "tcp", 17: "udp", 58: "icmp" };
 
-/** For people: how a denial came about, and nothing that its reader may not know. */
-export function describeDenial(denial: PeerDenial, identityOf: (session: string) => string | undefined): Denial {
-  const identity = identityOf(denial.session);
+/** For people: how a denial came about and what would allow it, and nothing that its reader may not know. */
+export function describeDenial(denial: PeerDenial, views: PeerViews): Denial {
+  const identity = views.identityOf(denial.session);
+  const hint = views.hintFor(denial.name, denial.destination);
+  const { source } = denial;
+  const hasSource = source !== undefined && !isUnspecified(source);
   return {
     id: denial.id,
     atMs: denial.atMs,
     hop: denial.hop,
     ...(denial.session === "" ? {} : { session: denial.session }),
     ...(identity === undefined ? {} : { identity }),
-    ...(denial.source === undefined ? {} : { source: formatAddress(denial.source) }),
+    ...(hasSource ? { source: formatAddress(source) } : {}),
     destination: denial.name ?? formatAddress(denial.destination),
     protocol: PROTOCOL_NAMES[denial.protocol] ?? String(denial.protocol),
     port: denial.destinationPort,
@@ -70,7 +73,12 @@ export function describeDenial(denial: PeerDenial, identityOf: (session: string)
     ...(denial.ruleId === undefined ? {} : { ruleId: denial.ruleId }),
     policyVersion: denial.policyVersion,
     ...(denial.revision === undefined ? {} : { revision: denial.revision }),
+    ...(hint === undefined ? {} : { hint }),
   };
+}
+
+function isUnspecified({ w0, w1, w2, w3 }: Address): boolean {
+  return w0 === 0 && w1 === 0 && w3 === 0 && (w2 === 0 || w2 === 0xffff);
 }
 
 export class PeerHost implements LocalApiHost {
@@ -146,8 +154,8 @@ export class PeerHost implements LocalApiHost {
   }
 
   denials(): Denials {
-    const identityOf = (session: string): string | undefined => this.#options.views.identityOf(session);
-    return { denials: this.#options.denials.list().map((denial) => describeDenial(denial, identityOf)) };
+    const { denials, views } = this.#options;
+    return { denials: denials.list().map((denial) => describeDenial(denial, views)) };
   }
 
   ping(name: string, signal: AbortSignal): Promise<Ping> {

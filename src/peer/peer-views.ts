@@ -72,6 +72,15 @@ export class PeerViews implements OverlayView, GatewayView {
     return this.#netmap?.peers.find((peer) => peer.session === session)?.identity;
   }
 
+  /** What would allow it, for a service that this session may know of. */
+  hintFor(name: string | undefined, destination: Address): string | undefined {
+    const text = formatAddress(destination);
+    const service = this.#netmap?.services.find(
+      (entry) => entry.name === name || entry.gateways.some(({ address }) => address === text),
+    );
+    return service?.denied?.hint;
+  }
+
   callerOf(source: Address): Caller | undefined {
     if (this.#netmap === undefined) {
       // `wg` mode: who may speak for the address, by public key.

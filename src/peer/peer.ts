@@ -164,7 +164,7 @@ class Peer {
     this.#store.rememberPort(this.#udp.port);
     this.#driver.attach({ engine: this.#engine, stack: this.#stack, udp: this.#udp });
     this.#control.setEndpoints(this.#discovery.current().map(formatEndpoint));
-    this.#denials.listen((denial) => this.#options.onDenial(describeDenial(denial, (s) => this.#views.identityOf(s))));
+    this.#denials.listen((denial) => this.#options.onDenial(describeDenial(denial, this.#views)));
     this.#control.start();
     await this.#control.ready;
     const dialer = new StackDialer({ view: this.#views, stack: this.#stack, turns: this.#driver });
