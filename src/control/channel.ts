@@ -2,11 +2,12 @@
 // one sealed under an implicit counter. Order and completeness are the WebSocket's; anything that doesn't fit ends the
 // channel by name, for good.
 import { concatBytes } from "../base/bytes.ts";
-import { type Crypto, TAG_BYTES, type TransportAead } from "../crypto/provider.ts";
+import { type Crypto, TAG_BYTES } from "../crypto/provider.ts";
 import type { NoiseKeys } from "./noise-nk.ts";
 
 export const NOISE_MESSAGE_MAX_BYTES = 65_535;
 const FRAGMENT_MAX_BYTES = NOISE_MESSAGE_MAX_BYTES - TAG_BYTES - 1;
+const NO_DATA = new Uint8Array(0);
 const LAST = 0; // first plaintext byte of a fragment
 const MORE = 1;
 const COUNTER_MAX = 2 ** 32 - 1; // far below Noise's 2^64 − 2; a channel that lives so long begins anew
@@ -21,8 +22,9 @@ export type ChannelDrop =
 
 export class Channel {
   readonly handshakeHash: Uint8Array;
-  readonly #send: TransportAead;
-  readonly #receive: TransportAead;
+  readonly #crypto: Crypto;
+  readonly #sendKey: Uint8Array;
+  readonly #receiveKey: Uint8Array;
   readonly #receiveMaxBytes: number;
   #sendCounter: number;
   #receiveCounter: number;
@@ -33,8 +35,9 @@ export class Channel {
   /** `receiveMaxBytes` bounds one incoming record over all its messages. `firstCounter` is for tests. */
   constructor(crypto: Crypto, keys: NoiseKeys, receiveMaxBytes: number, firstCounter = 0) {
     this.handshakeHash = keys.handshakeHash;
-    this.#send = crypto.transportAead(keys.send);
-    this.#receive = crypto.transportAead(keys.receive);
+    this.#crypto = crypto;
+    this.#sendKey = keys.send.slice();
+    this.#receiveKey = keys.receive.slice();
     this.#receiveMaxBytes = receiveMaxBytes;
     this.#sendCounter = firstCounter;
     this.#receiveCounter = firstCounter;
@@ -53,11 +56,10 @@ export class Channel {
       if (this.#sendCounter >= COUNTER_MAX) return this.#fail("channel-counter-spent");
       const part = record.subarray(at, at + FRAGMENT_MAX_BYTES);
       at += part.length;
-      const message = new Uint8Array(1 + part.length + TAG_BYTES);
-      message[0] = at < record.length ? MORE : LAST;
-      message.set(part, 1);
-      this.#send.seal(this.#sendCounter++, 0, message, 0, 1 + part.length);
-      messages.push(message);
+      const plaintext = new Uint8Array(1 + part.length);
+      plaintext[0] = at < record.length ? MORE : LAST;
+      plaintext.set(part, 1);
+      messages.push(this.#crypto.seal(this.#sendKey, this.#sendCounter++, plaintext, NO_DATA));
     } while (at < record.length);
     return messages;
   }
@@ -68,10 +70,10 @@ export class Channel {
     const length = message.length;
     if (length < 1 + TAG_BYTES || length > NOISE_MESSAGE_MAX_BYTES) return this.#fail("channel-bad-length");
     if (this.#receiveCounter >= COUNTER_MAX) return this.#fail("channel-counter-spent");
-    const plaintext = message.slice(); // opened in place: the caller's bytes stay as they are
-    if (!this.#receive.open(this.#receiveCounter++, 0, plaintext, 0, length)) return this.#fail("channel-forged");
+    const plaintext = this.#crypto.open(this.#receiveKey, this.#receiveCounter++, message, NO_DATA);
+    if (plaintext === undefined) return this.#fail("channel-forged");
     const flag = plaintext[0];
-    const part = plaintext.subarray(1, length - TAG_BYTES);
+    const part = plaintext.subarray(1);
     if (flag !== LAST && flag !== MORE) return this.#fail("channel-bad-fragment");
     if (flag === MORE && part.length !== FRAGMENT_MAX_BYTES) return this.#fail("channel-bad-fragment"); // not full
     this.#fragmentsBytes += part.length;
@@ -93,8 +95,8 @@ export class Channel {
   #fail<T extends ChannelDrop>(drop: T): T {
     this.#closed = true;
     this.#fragments = [];
-    this.#send.destroy();
-    this.#receive.destroy();
+    this.#sendKey.fill(0);
+    this.#receiveKey.fill(0);
     return drop;
   }
 }
