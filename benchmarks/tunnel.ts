@@ -62,6 +62,13 @@ export function residentKib(pid: number): number {
   return Number(/VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]);
 }
 
+/** User and system time of a process so far, in seconds (clock ticks of 10 ms). */
+export function cpuSeconds(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  return (Number(fields[11]) + Number(fields[12])) / 100;
+}
+
 /** Sends for as long as it is asked for bytes ("down"), or counts what it gets ("up"): the first byte says which. */
 function loadServer(): Server {
   return createServer((socket) => {
@@ -84,7 +91,13 @@ function loadServer(): Server {
   });
 }
 
-async function download(port: number): Promise<number> {
+interface Load {
+  /** MB/s */
+  readonly rate: number;
+  readonly bytes: number;
+}
+
+async function download(port: number): Promise<Load> {
   const socket = connect(port, "127.0.0.1");
   let got = 0;
   socket.on("data", (chunk: Buffer) => {
@@ -97,11 +110,11 @@ async function download(port: number): Promise<number> {
   await delay(RUN_MS);
   const rate = (got - from) / 1e3 / (performance.now() - startMs);
   socket.destroy();
-  return rate;
+  return { rate, bytes: got };
 }
 
 /** By what the receiver says it got. */
-async function upload(port: number): Promise<number> {
+async function upload(port: number): Promise<Load> {
   const socket = connect({ port, host: "127.0.0.1", allowHalfOpen: true });
   await once(socket, "connect");
   const startMs = performance.now();
@@ -113,17 +126,23 @@ async function upload(port: number): Promise<number> {
   const [answer] = (await once(socket, "data")) as [Buffer];
   const rate = Number(answer.toString()) / 1e3 / (performance.now() - startMs);
   socket.destroy();
-  return rate;
+  return { rate, bytes: Number(answer.toString()) };
 }
 
 export function median(values: readonly number[]): number {
   return [...values].sort((a, b) => a - b)[values.length >> 1]!;
 }
 
-async function repeat(measure: () => Promise<number>): Promise<number> {
-  const values: number[] = [];
-  for (let i = 0; i < RUNS; i++) values.push(await measure());
-  return median(values);
+/** Medians of the rate and of the CPU seconds that both peers spend for 10^9 bytes. */
+async function repeat(load: () => Promise<Load>, pids: readonly number[]): Promise<{ rate: number; cpuPerGb: number }> {
+  const cpu = (): number => pids.reduce((sum, pid) => sum + cpuSeconds(pid), 0);
+  const runs: { rate: number; cpuPerGb: number }[] = [];
+  for (let i = 0; i < RUNS; i++) {
+    const before = cpu();
+    const { rate, bytes } = await load();
+    runs.push({ rate, cpuPerGb: ((cpu() - before) * 1e9) / bytes });
+  }
+  return { rate: median(runs.map((run) => run.rate)), cpuPerGb: median(runs.map((run) => run.cpuPerGb)) };
 }
 
 export async function run(): Promise<BenchResult[]> {
@@ -157,11 +176,14 @@ export async function run(): Promise<BenchResult[]> {
     );
     await delay(1_000);
     const idleKib = median(started.map(({ child }) => residentKib(child.pid!)));
-    const down = await repeat(() => download(forward));
-    const up = await repeat(() => upload(forward));
+    const pids = started.map(({ child }) => child.pid!);
+    const down = await repeat(() => download(forward), pids);
+    const up = await repeat(() => upload(forward), pids);
     return [
-      { name: "rootless TCP between two peers, 1 connection, down", value: down, unit: "MB/s" },
-      { name: "rootless TCP between two peers, 1 connection, up", value: up, unit: "MB/s" },
+      { name: "rootless TCP between two peers, 1 connection, down", value: down.rate, unit: "MB/s" },
+      { name: "rootless TCP between two peers, 1 connection, up", value: up.rate, unit: "MB/s" },
+      { name: "CPU of both peers, down", value: down.cpuPerGb, unit: "s/GB" },
+      { name: "CPU of both peers, up", value: up.cpuPerGb, unit: "s/GB" },
       { name: "memory of an idle peer (RSS)", value: idleKib / 1024, unit: "MiB" },
     ];
   } finally {
