@@ -140,7 +140,7 @@ export function fakePair(
   return [a, b];
 }
 
-export type OpeningAnswer = "accepted" | "refused" | "host" | "prohibited" | "port";
+export type OpeningAnswer = "accepted" | "refused" | "host" | "prohibited" | "port" | "late";
 
 /** What `connectTcp` sends goes to `onTcp` as an opening; what it answers comes back as the contract says. */
 export class FakeStack implements Pick<Netstack, "connectTcp" | "bindUdp"> {
@@ -166,6 +166,7 @@ export class FakeStack implements Pick<Netstack, "connectTcp" | "bindUdp"> {
     client.handler = handler;
     let answered = false;
     const answer = (kind: OpeningAnswer): void => {
+      if (!answered && client.closedBy !== undefined) this.answers.push("late"); // the opening had gone
       if (answered || client.closedBy !== undefined) return;
       answered = true;
       this.answers.push(kind);

@@ -239,7 +239,7 @@ test("a grant that ends while the dial is under way: the socket is dropped and t
 test("the sender that gives up ends the dial, and nothing is answered", async () => {
   const world = new World();
   let signal: AbortSignal | undefined;
-  world.gateway(
+  const gateway = world.gateway(
     { serveAll: true },
     {
       connectTcp: (_to, _onLocal, given) =>
@@ -254,7 +254,8 @@ test("the sender that gives up ends the dial, and nothing is answered", async ()
   await until(() => signal !== undefined);
   controller.abort();
   expect((await dial).kind).toBe("aborted");
-  await until(() => signal!.aborted);
+  expect(signal!.aborted).toBe(true);
+  await until(() => gateway.counters["tcp-dial-aborted"] === 1);
   expect(world.stack.answers).toEqual([]);
 });
 
