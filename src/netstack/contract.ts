@@ -9,7 +9,7 @@ export type TcpCloseReason =
   | "refused" // RST in answer to our SYN
   | "timeout" // retransmissions exhausted (RFC 9293 §3.8.3, R2)
   | "unreachable" // ICMP unreachable in answer to our SYN
-  | "prohibited" // ICMP administratively prohibited in answer to our SYN
+  | "prohibited" // ICMP administratively prohibited in answer to our SYN, or cut by our own filter
   | "aborted"; // by ourselves
 
 export interface TcpHandler {
@@ -105,6 +105,8 @@ export interface Netstack {
 
   /** Port 0 picks one. Undefined when the connection table is full. The source address is chosen by the caller. */
   connectTcp(nowMs: number, local: Address, remote: Endpoint, handler: TcpHandler): TcpConnection | undefined;
+  /** The filter ended this flow: its connection closes as "prohibited", silently. False when there is none. */
+  cutTcp(local: Endpoint, remote: Endpoint): boolean;
   /** `onConnection` is called once the handshake has ended; set its handler there. False when taken. */
   listenTcp(local: Endpoint, onConnection: (connection: TcpConnection) => void): boolean;
   unlistenTcp(local: Endpoint): void;

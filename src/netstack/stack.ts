@@ -174,6 +174,10 @@ export class UserspaceStack implements Netstack {
     return this.#tcp.connect(nowMs, local, remote, handler);
   }
 
+  cutTcp(local: Endpoint, remote: Endpoint): boolean {
+    return this.#tcp.cut(local, remote);
+  }
+
   listenTcp(local: Endpoint, onConnection: (connection: TcpConnection) => void): boolean {
     return this.#tcp.listen(local, onConnection);
   }

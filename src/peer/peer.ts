@@ -10,12 +10,14 @@ import type { NetmapView } from "../control/netmap.ts";
 import { isProbe } from "../control/probe.ts";
 import type { Crypto } from "../crypto/provider.ts";
 import { Engine, type EngineSink } from "../engine/engine.ts";
+import type { FlowRecord } from "../filter/contract.ts";
 import { type Clock, SystemClock } from "../io/clock.ts";
 import { type CryptoChoice, chooseCrypto } from "../io/crypto-choice.ts";
 import { osRandom } from "../io/os-random.ts";
 import { type DatagramHandler, DgramUdpPort } from "../io/udp.ts";
 import { SOFTWARE, SOFTWARE_VERSION } from "../io/version.ts";
 import { UserspaceStack } from "../netstack/stack.ts";
+import { PROTOCOL_TCP } from "../wire/packet.ts";
 import { ControlClient } from "./control-client.ts";
 import { DenialFeed, fromRecord } from "./denial-feed.ts";
 import { desiredStateOf } from "./desired-state.ts";
@@ -253,7 +255,7 @@ class Peer {
           revision: undefined,
           told: true,
         }),
-      flowEnded: () => undefined, // the gateway judges its flows itself, and writes their line
+      flowEnded: (flow) => this.#flowEnded(flow),
       tunnelWanted: (session) => {
         this.#reserveTimestamp();
         this.#control.punch(session);
@@ -394,6 +396,18 @@ class Peer {
       ...(this.#entryPoints?.list() ?? []),
       { kind: "local-api", listen: this.#store.socketPath, protection: "folder" },
     ];
+  }
+
+  /** What the filter ended is cut for the sockets behind it too: no packet would tell them. */
+  #flowEnded(flow: FlowRecord): void {
+    const { end, opener, protocol } = flow;
+    if (end === "idle" || end === "closed" || end === "evicted") return;
+    const source = { address: flow.source, port: flow.sourcePort };
+    const destination = { address: flow.destination, port: flow.destinationPort };
+    const [local, remote] = opener === "local" ? [source, destination] : [destination, source];
+    if (protocol === PROTOCOL_TCP) this.#stack.cutTcp(local, remote);
+    // UDP flows and dials in progress; after a revision the gateway has judged its flows itself.
+    if (end !== "policy") this.#gateway.cutSession(flow.session);
   }
 
   #reserveTimestamp(): void {

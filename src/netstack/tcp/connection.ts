@@ -118,6 +118,11 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
     this.#close("aborted");
   }
 
+  /** No packet of it passes any more: gone at once, without a segment that nobody would get. */
+  cut(): void {
+    if (!this.#isClosed) this.#close("prohibited");
+  }
+
   // --- Opening -----------------------------------------------------------------------------------
 
   /** Active: SYN. */

@@ -192,6 +192,14 @@ export class Tcp implements TcpHost, OpeningHost {
     return connection;
   }
 
+  /** False when there is no such connection. */
+  cut(local: Endpoint, remote: Endpoint): boolean {
+    const found = this.#table.get(new FlowKey(local, remote));
+    if (!(found instanceof Connection)) return false;
+    found.cut();
+    return true;
+  }
+
   listen(local: Endpoint, onConnection: (connection: TcpConnection) => void): boolean {
     return this.#listeners.add(new FlowKey(local, ANY_REMOTE), onConnection);
   }
