@@ -2,6 +2,7 @@
 // second), and tells TCP and UDP what routers and hosts say of their packets. RFC 792, RFC 1122 §3.2.2, RFC 4443; RFC
 // 5927 on what to believe.
 import { type Address, equalAddress, isV4 } from "../base/address.ts";
+import { assert } from "../base/assert.ts";
 import { readU16, readU32, writeU16 } from "../base/bytes.ts";
 import { ECHO_TIMEOUT_MS, ECHOES_MAX, ICMP_ERRORS_PER_SECOND_MAX } from "../base/limits.ts";
 import { type Random, randomU32 } from "../base/random.ts";
@@ -86,12 +87,9 @@ export class Icmp {
       this.#around.count("ICMP_BAD_CHECKSUM");
       return;
     }
-    if (!this.#around.isLocal(info)) {
-      // A router's word on a flow that ends here may reach a transit address too; echo to such is not ours to answer.
-      if (info.innerOffset > 0) this.#handleError(nowMs, buffer, offset, info);
-      return;
-    }
+    // A router's word on a flow that ends here may reach a transit address too; echo to such is not ours to answer.
     if (info.innerOffset > 0) this.#handleError(nowMs, buffer, offset, info);
+    else if (!this.#around.isLocal(info)) return;
     else if (info.icmpCode !== 0) this.#around.count("ICMP_UNEXPECTED");
     else if (info.icmpType === (info.version === 4 ? icmp.ICMP_ECHO_REQUEST : icmp.ICMPV6_ECHO_REQUEST)) {
       this.#answerEcho(nowMs, buffer.subarray(at, at + icmpBytes), info);
@@ -122,6 +120,7 @@ export class Icmp {
       this.#around.count("PINGS_FULL");
       return () => undefined;
     }
+    assert(isV4(local) === isV4(remote), "both addresses of a ping are of one family");
     let id = randomU32(this.#around.random);
     while (this.#pings.has(id)) id = randomU32(this.#around.random);
     const giveUp = (): void => this.#forget(id, ping);

@@ -1,7 +1,7 @@
 // UDP of one stack: RFC 768, RFC 1122 §4.1, RFC 8200 §8.1. A datagram goes to the socket of its 4-tuple, else to the
 // one bound to its destination, else to whoever takes new flows, else it is answered "port unreachable".
 import type { Address, Endpoint } from "../base/address.ts";
-import { equalAddress } from "../base/address.ts";
+import { equalAddress, isV4 } from "../base/address.ts";
 import { readU16, writeU16 } from "../base/bytes.ts";
 import { UDP_SOCKETS_MAX } from "../base/limits.ts";
 import type { Random } from "../base/random.ts";
@@ -154,7 +154,7 @@ export class Udp {
 
   send(nowMs: number, local: Endpoint, remote: Endpoint, bytes: Uint8Array): boolean {
     const udpBytes = UDP_HEADER_BYTES + bytes.length;
-    if (udpBytes > DATAGRAM_PAYLOAD_MAX_BYTES) return false;
+    if (udpBytes > DATAGRAM_PAYLOAD_MAX_BYTES || isV4(local.address) !== isV4(remote.address)) return false;
     const datagram = this.#scratch;
     writeUdpHeader(datagram, 0, local.port, remote.port, udpBytes);
     datagram.set(bytes, UDP_HEADER_BYTES);

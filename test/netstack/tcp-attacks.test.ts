@@ -55,6 +55,18 @@ describe("a blind attacker (RFC 5961)", () => {
     expect(raw.received).toEqual([]);
   });
 
+  it("acknowledges nothing with a segment outside the window", () => {
+    const raw = new RawConnection(new RawPeer()).open();
+    raw.connection.write(raw.peer.nowMs, DATA);
+    const [sent] = raw.peer.take();
+    const acknowledgment = sent!.sequence + DATA.length;
+    for (const away of [-1, 10_000_000, 2 ** 31]) {
+      raw.send(TCP_ACK, { sequence: (raw.sequence + away) >>> 0, acknowledgment });
+    }
+    raw.peer.wait(2_000);
+    expect(raw.peer.take()[0]).toMatchObject({ sequence: sent!.sequence, data: DATA });
+  });
+
   it("gets no flood of challenge acknowledgments, and other connections none of its share", () => {
     const peer = new RawPeer();
     const raw = new RawConnection(peer, 4000).open();

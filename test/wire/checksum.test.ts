@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { fromHex } from "../../src/base/bytes.ts";
+import { SeededRandom } from "../../src/base/random.ts";
 import { checksumOf, foldChecksum, sumBytes, sumPseudoHeader } from "../../src/wire/checksum.ts";
 
 /** RFC 1071 §4.1, word by word. */
@@ -34,6 +35,23 @@ describe("the Internet checksum", () => {
         expect(foldChecksum(sum)).toBe(plainChecksum(bytes));
       }),
     );
+  });
+
+  it("equals the plain loop by words too, over alternating buffers and long ranges", () => {
+    const random = new SeededRandom(1);
+    for (const length of [63, 64, 65, 66, 67, 1380, 1381, 1400, 9000, 65_535]) {
+      const buffers = [new Uint8Array(length + 8), new Uint8Array(length + 8), new Uint8Array(length + 8)];
+      for (const buffer of buffers) random.fill(buffer);
+      for (let at = 0; at < 8; at++) {
+        for (const buffer of buffers) {
+          const expected = plainChecksum(buffer.subarray(at, at + length));
+          expect(checksumOf(buffer, at, length)).toBe(expected);
+          expect(checksumOf(buffer.subarray(4), at, length - 4)).toBe(
+            plainChecksum(buffer.subarray(at + 4, at + length)),
+          );
+        }
+      }
+    }
   });
 
   it("does not overflow over 64 KiB of ff", () => {

@@ -323,6 +323,7 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
   // --- What falls due ----------------------------------------------------------------------------
 
   handleDeadline(nowMs: number): void {
+    if (this.state === state.CLOSED) return; // another's deadline in the same turn ended it
     this.#depth++;
     if (nowMs >= this.#timeWaitUntilMs) this.dropped();
     else this.#runTimers(nowMs);

@@ -1,6 +1,7 @@
 // The receiving half of a connection: which bytes are taken, in what order they become readable, and when they are
 // acknowledged. RFC 9293 §3.10.7.4 (steps seven and eight), §3.8.6.3 (delayed acknowledgments), RFC 5681 §4.2.
 import { TCP_OUT_OF_ORDER_SEGMENTS_MAX } from "../../base/limits.ts";
+import { KIB } from "../../base/units.ts";
 import type { TcpOptions } from "../../wire/tcp.ts";
 import type { TcpCounter } from "./host.ts";
 import { ReceiveBuffer } from "./receive-buffer.ts";
@@ -10,6 +11,8 @@ import { ReceiveWindow, windowShiftFor } from "./window.ts";
 
 export const DELAYED_ACK_MS = 40; // RFC 9293 §3.8.6.3: below 500
 const SEGMENT_GUESS_BYTES = 88;
+/** Each connection may hold this much even when all together hold too much: slow readers elsewhere stop nobody. */
+const SHARE_MIN_BYTES = 16 * KIB;
 
 /** What all receive buffers of a stack hold together. */
 export class ReceiveMemory {
@@ -106,7 +109,8 @@ export class Receiver {
       dataBytes = Math.max(room, 0);
     }
     if (dataBytes === 0) return;
-    if (this.#memory.usedBytes + dataBytes > this.#memory.maxBytes) {
+    const isFull = this.#memory.usedBytes + dataBytes > this.#memory.maxBytes;
+    if (isFull && this.#heldBytes + dataBytes > SHARE_MIN_BYTES) {
       this.#count("TCP_RECEIVE_MEMORY_FULL");
       return; // as if lost
     }

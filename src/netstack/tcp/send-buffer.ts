@@ -22,9 +22,9 @@ export class ChunkPool {
     return this.#inUse;
   }
 
-  /** Undefined when all connections together hold as much as they may. */
-  take(): Uint8Array | undefined {
-    if (this.#inUse >= this.#inUseMax) return undefined;
+  /** Undefined when all connections together hold as much as they may; but each gets its first: none starves. */
+  take(isFirst: boolean): Uint8Array | undefined {
+    if (this.#inUse >= this.#inUseMax && !isFirst) return undefined;
     this.#inUse++;
     return this.#free.pop() ?? new Uint8Array(CHUNK_BYTES);
   }
@@ -64,7 +64,7 @@ export class SendBuffer {
       const end = this.#start + this.#bytes;
       const index = Math.floor(end / CHUNK_BYTES);
       if (index === this.#chunks.length) {
-        const chunk = this.#pool.take();
+        const chunk = this.#pool.take(index === 0);
         if (chunk === undefined) break;
         this.#chunks.push(chunk);
       }

@@ -1,6 +1,7 @@
 // TCP of one stack: which connection, opening or listener a segment belongs to, and the bounds on how many there may
 // be. RFC 9293 §3.10.7.1 (no connection) and §3.10.7.2 (LISTEN).
-import type { Address, Endpoint } from "../../base/address.ts";
+import { type Address, type Endpoint, isV4 } from "../../base/address.ts";
+import { assert } from "../../base/assert.ts";
 import {
   TCP_CONNECTIONS_MAX,
   TCP_MEMORY_CHUNKS_MAX,
@@ -180,6 +181,7 @@ export class Tcp implements TcpHost, OpeningHost {
   // --- What the user asks ------------------------------------------------------------------------
 
   connect(nowMs: number, local: Address, remote: Endpoint, handler: TcpHandler): TcpConnection | undefined {
+    assert(isV4(local) === isV4(remote.address), "both ends of a connection are of one family");
     if (!this.#makeRoom()) return undefined;
     const port = this.#ports.pick((candidate) => {
       return this.#table.get(new FlowKey({ address: local, port: candidate }, remote)) === undefined;
