@@ -1,7 +1,7 @@
-// The Internet checksum: RFC 1071, with the pseudo-headers of RFC 9293 §3.1, RFC 768 and RFC 8200 §8.1. A sum is carried
-// unfolded between calls, so that a header and its payload may lie apart. Long ranges that lie on a word's boundary are
-// read by 32-bit words of the machine's order (RFC 1071 §2 B: the sum of swapped words is the swapped sum); the test keeps
-// that path equal to a plain loop.
+// The Internet checksum: RFC 1071, with the pseudo-headers of RFC 9293 §3.1, RFC 768 and RFC 8200 §8.1. A sum is
+// carried unfolded between calls, so that a header and its payload may lie apart. Long ranges that lie on a word's
+// boundary are read by 32-bit words of the machine's order (RFC 1071 §2 B: the sum of swapped words is the swapped
+// sum); the test keeps that path equal to a plain loop.
 
 const IS_LITTLE_ENDIAN = new Uint8Array(Uint16Array.of(1).buffer)[0] === 1;
 const WORDS_MIN_BYTES = 64;
@@ -19,8 +19,8 @@ function wordsOf(buffer: ArrayBufferLike): Int32Array {
 }
 
 /**
- * Adds the 16-bit words of the bytes to `sum`; an odd last byte counts as its word's high half. Unfolded, below 2^32 for
- * up to 64 KiB.
+ * Adds the 16-bit words of the bytes to `sum`; an odd last byte counts as its word's high half. Unfolded, below 2^32
+ * for up to 64 KiB.
  */
 export function sumBytes(bytes: Uint8Array, at: number, length: number, sum: number): number {
   const end = at + length;
