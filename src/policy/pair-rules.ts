@@ -1,6 +1,14 @@
 // The rules for flows that one session opens to another: what the grants open there, what `never` closes of it. Both
 // ends of a tunnel get theirs from here, so that source and destination agree by construction.
-import { type Address, hostPrefix, isV4, type Prefix, prefixContains, prefixesOverlap } from "../base/address.ts";
+import {
+  type Address,
+  hostPrefix,
+  isV4,
+  isV4Prefix,
+  type Prefix,
+  prefixContains,
+  prefixesOverlap,
+} from "../base/address.ts";
 import { hostMatches } from "../filter/rules.ts";
 import { ANY_TRAFFIC, intersectTraffic, type Traffic, trafficCovers } from "./destination.ts";
 import { hostPatternCovers } from "./offers.ts";
@@ -269,7 +277,7 @@ function narrowed(deny: AddressDeny, allows: readonly AddressAllow[]): AddressDe
   for (const allow of allows) {
     const traffic = intersectTraffic(deny.traffic, allow.traffic);
     if (traffic === undefined) continue;
-    const hidesV4 = prefixesOverlap(allow.to, NAT64) || prefixesOverlap(allow.to, SIX_TO_FOUR);
+    const hidesV4 = isV4Prefix(deny.to) && (prefixesOverlap(allow.to, NAT64) || prefixesOverlap(allow.to, SIX_TO_FOUR));
     const to = intersectPrefixes(deny.to, allow.to) ?? (hidesV4 ? deny.to : undefined);
     if (to === undefined) continue;
     parts.set(JSON.stringify([to, traffic]), { id: deny.id, to, traffic });
