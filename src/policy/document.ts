@@ -45,13 +45,14 @@ export function parsePolicy(text: string, version: number): PolicyResult {
   }
   const errors: ParseError[] = [];
   const tree = parseTree(text, errors, { allowTrailingComma: true });
-  for (const error of errors.slice(0, 1)) {
+  const [error] = errors;
+  if (tree === undefined) {
+    found.push(places.issue("SYNTAX", error?.offset ?? 0, "", "there is no value", "the smallest policy is {}"));
+    return done();
+  }
+  if (error !== undefined) {
     const name = printParseErrorCode(error.error);
     found.push(places.issue("SYNTAX", error.offset, "", syntaxMessage(name), syntaxHint(name)));
-  }
-  if (found.length > 0) return done();
-  if (tree === undefined) {
-    found.push(places.issue("SYNTAX", 0, "", "the document is empty", "the smallest policy is {}"));
     return done();
   }
   findDuplicateKeys(tree, [], found, places);
@@ -282,9 +283,8 @@ function faultsOfShape(issue: z.core.$ZodIssue, tree: Node): PolicyFault[] {
     case "too_big": {
       const isText = issue.origin === "string";
       const message = `more than ${issue.maximum} ${isText ? "characters" : "entries"}`;
-      return [
-        { code: isText ? "TOO_LONG" : "TOO_MANY", path, message, hint: "join some by lists, CIDRs, groups or tags" },
-      ];
+      const hint = isText ? "at most 512 characters" : "join some by lists, CIDRs, groups or tags";
+      return [{ code: isText ? "TOO_LONG" : "TOO_MANY", path, message, hint }];
     }
     case "custom":
       return [{ code: "TOO_MANY", path, message: issue.message, hint: "join some by lists, CIDRs, groups or tags" }];
