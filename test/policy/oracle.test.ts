@@ -2,7 +2,7 @@
 // revisions; and planted bugs that the comparison must find.
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { isV4 } from "../../src/base/address.ts";
+import { isV4, makeAddress } from "../../src/base/address.ts";
 import { SeededRandom } from "../../src/base/random.ts";
 import type { FilterProtocol, FilterState, VerdictReason } from "../../src/filter/contract.ts";
 import { Filter } from "../../src/filter/filter.ts";
@@ -124,8 +124,10 @@ function question(random: SeededRandom, world: World, from: string, own: Compile
   }
   const rule = random.pick(rules);
   const at = random.pick(rule.sessions);
-  if (rule.protocol === "any" || random.chance(0.3)) return { at, to: rule.to.address, protocol, port };
-  return { at, to: rule.to.address, protocol: rule.protocol, port: rule.ports[0]?.[0] ?? port };
+  const { address } = rule.to;
+  const to = isV4(address) && random.chance(0.3) ? makeAddress(0x64ff9b, 0, 0, address.w3) : address; // RFC 6052
+  if (rule.protocol === "any" || random.chance(0.3)) return { at, to, protocol, port };
+  return { at, to, protocol: rule.protocol, port: rule.ports[0]?.[0] ?? port };
 }
 
 /** A gateway that resolves for somebody is told every never of theirs, also where no address grant meets it. */
