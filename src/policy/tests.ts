@@ -6,7 +6,7 @@ import { hostMatches } from "../filter/rules.ts";
 import { ANY_TRAFFIC, formatRouteTarget, type Traffic } from "./destination.ts";
 import { evaluate, type OracleVerdict } from "./evaluate.ts";
 import { viaNames } from "./offers.ts";
-import type { Policy, PolicyDestination, PolicyTest } from "./policy.ts";
+import type { Policy, PolicyDestination, PolicyGrant, PolicyNever, PolicyTest } from "./policy.ts";
 import { formatSelector, type IdentityKind, type Selector } from "./selector.ts";
 import { portEdges, trafficPoints } from "./traffic-points.ts";
 import { NAME_DIAL_PORT, type WorldIdentity, type WorldNetwork, type WorldSession } from "./world.ts";
@@ -53,6 +53,7 @@ class TestWorld {
   readonly #index: WorldIndex;
   readonly #gateways = new Map<string, WorldSession>();
   readonly #byProfile = new Map<string, Policy>();
+  readonly #rulesFrom = new Map<string, (PolicyGrant | PolicyNever)[]>(); // by selector
   #addresses = 0;
 
   constructor(policy: Policy, known: ReadonlyMap<string, WorldIdentity>) {
@@ -65,7 +66,14 @@ class TestWorld {
     };
     for (const { via } of [...policy.services.values(), ...policy.routes]) add(via);
     for (const members of policy.groups.values()) add(members);
-    for (const { from } of [...policy.grants, ...policy.nevers]) add(from);
+    for (const rule of [...policy.grants, ...policy.nevers]) {
+      add(rule.from);
+      for (const key of new Set(rule.from.map(formatSelector))) {
+        const rules = this.#rulesFrom.get(key);
+        if (rules === undefined) this.#rulesFrom.set(key, [rule]);
+        else rules.push(rule);
+      }
+    }
     for (const { from } of policy.tests) add([from]);
     for (const name of named) this.#ensure(name);
   }
@@ -136,11 +144,13 @@ class TestWorld {
   #policyOf({ profile, keys }: Member): Policy {
     const present = this.#byProfile.get(profile);
     if (present !== undefined) return present;
-    const own = new Set(keys);
-    const isOwn = ({ from }: { readonly from: readonly Selector[] }): boolean =>
-      from.some((selector) => own.has(formatSelector(selector)));
+    const own = new Set(keys.flatMap((key) => this.#rulesFrom.get(key) ?? []));
     const { grants, nevers } = this.#policy;
-    const policy = { ...this.#policy, grants: grants.filter(isOwn), nevers: nevers.filter(isOwn) };
+    const policy = {
+      ...this.#policy,
+      grants: grants.filter((grant) => own.has(grant)),
+      nevers: nevers.filter((never) => own.has(never)),
+    };
     this.#byProfile.set(profile, policy);
     return policy;
   }

@@ -181,7 +181,7 @@ describe("time", () => {
     expect(b.filter.nextDeadlineMs()).toBe(Number.POSITIVE_INFINITY);
   });
 
-  test("an `until` ends the flow at that moment of the coordinator's clock, unless another rule still allows it", () => {
+  test("an `until` ends the flow at that moment of the coordinator's clock, unless another rule allows it", () => {
     const b = bench(rule("short", LOCAL, "tcp", { untilMs: 10_000 }));
     b.filter.setCoordinatorOffset(2_000);
     b.in(0, tcp(TCP_SYN));
@@ -502,17 +502,27 @@ describe("rules", () => {
   });
 
   test("10,000 rules of one session cost a first packet no more than a few look-ups", () => {
-    const rules = Array.from({ length: 10_000 }, (_, i) =>
-      rule(`r${i}`, i % 2 === 0 ? `10.${i >> 8}.${i & 255}.0/24` : LOCAL, "tcp", { ports: [[i + 1, i + 1]] }),
-    );
-    const b = bench(...rules);
+    const many = (count: number): Bench =>
+      bench(
+        ...Array.from({ length: count }, (_, i) =>
+          rule(`r${i}`, i % 2 === 0 ? `10.${i >> 8}.${i & 255}.0/24` : LOCAL, "tcp", { ports: [[i + 1, i + 1]] }),
+        ),
+      );
+    const b = many(10_000);
     expect(b.in(0, tcp(TCP_SYN, 9_998)).ruleId).toBe("r9997");
     expect(b.in(0, tcp(TCP_SYN, 9_997)).reason).toBe("NO_GRANT");
     const info = packet(tcp(TCP_SYN, 65_000));
-    const slot = b.filter.slot("s_a");
-    const startedMs = performance.now();
-    for (let i = 0; i < 20_000; i++) b.filter.judgeInbound(0, slot, info, new Uint8Array(0), 0);
-    expect(performance.now() - startedMs).toBeLessThan(2_000); // a walk over 10,000 rules takes far longer
+    const timeOf = (one: Bench): number => {
+      const slot = one.filter.slot("s_a");
+      const bestMs = Array.from({ length: 5 }, () => {
+        const startedMs = performance.now();
+        for (let i = 0; i < 5_000; i++) one.filter.judgeInbound(0, slot, info, new Uint8Array(0), 0);
+        return performance.now() - startedMs;
+      });
+      return Math.min(...bestMs);
+    };
+    timeOf(b); // warm
+    expect(timeOf(b) / timeOf(many(10))).toBeLessThan(50); // a walk over the rules would be a thousand
   });
 
   test("in `wg` mode everything passes and nothing is kept", () => {

@@ -175,7 +175,8 @@ function history(seed: number, steps: number, spoil: (told: FilterState) => Filt
     };
     const verdict = direction === "in" ? b.in(nowMs, input, session) : b.out(nowMs, turned, session);
     if (verdict.allowed !== expected) {
-      return `seed ${seed} step ${step}: ${direction} ${session} ${JSON.stringify(input)}: ${verdict.reason}, not ${expected}`;
+      const asked = `${direction} ${session} ${JSON.stringify(input)}`;
+      return `seed ${seed} step ${step}: ${asked}: ${verdict.reason}, not ${expected}`;
     }
   }
   return undefined;

@@ -130,7 +130,7 @@ describe("never", () => {
     });
   }
 
-  test("two gateways that one `via` names reach the same thing, so also what only a route of the other leads to", () => {
+  test("two gateways that one `via` names reach the same thing, also what only a route of one leads to", () => {
     const document = {
       services: { db: { at: "10.30.0.5 tcp:5432", via: ["node:gw-1"] } },
       routes: { "10.30.0.0/16": { via: ["node:gw-1", "node:gw-2"] } },

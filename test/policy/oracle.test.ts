@@ -101,7 +101,9 @@ function compare(seed: number, spoil: Spoil): string | undefined {
         nowMs === compiledMs &&
         !isByName(policy, world, at, to);
       if (!agrees || !ruleIsRight || saysTooMuch) {
-        return `seed ${seed}: ${direction} ${from} → ${at} ${JSON.stringify(to)} ${protocol}:${port} at ${nowMs}: ${verdict.reason} ${verdict.ruleId}, oracle ${expected.reason} ${expected.ruleIds}`;
+        const asked = `${direction} ${from} → ${at} ${JSON.stringify(to)} ${protocol}:${port} at ${nowMs}`;
+        const said = `${expected.reason} ${expected.ruleIds}`;
+        return `seed ${seed}: ${asked}: ${verdict.reason} ${verdict.ruleId}, oracle ${said}`;
       }
       reasons.push(verdict.reason);
     }
@@ -117,6 +119,12 @@ function compare(seed: number, spoil: Spoil): string | undefined {
 /** Half of the time something that a rule speaks of, else anything. */
 function question(random: SeededRandom, world: World, from: string, own: CompiledPeer): Omit<Asked, "from"> {
   const [protocol, port] = random.pick(POINTS);
+  if (own.outboundHosts.length > 0 && random.chance(0.3)) {
+    const host = random.pick(own.outboundHosts);
+    const traffic =
+      host.protocol === "any" ? { protocol, port } : { protocol: host.protocol, port: host.ports[0]?.[0] ?? port };
+    return { at: random.pick(host.sessions), to: host.pattern.replace("*", "db"), ...traffic };
+  }
   const rules = [...own.outbound, ...own.outbound.filter((rule) => rule.action === "deny")];
   if (rules.length === 0 || random.chance(0.5)) {
     const at = random.pick([...world.sessions.keys()].filter((id) => id !== from));
