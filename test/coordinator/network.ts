@@ -74,7 +74,13 @@ export class TestNetwork {
 
   /** On the same port as before, so that peers find it again. */
   async startAgain(): Promise<void> {
-    this.running = await startCoordinator({
+    this.running = await this.startSecond({});
+    this.#port = this.running.url.replace("http://", "");
+  }
+
+  /** Another one, over the same data unless said otherwise. */
+  async startSecond(options: Partial<CoordinatorOptions>): Promise<RunningCoordinator> {
+    return await startCoordinator({
       dataDir: this.dataDir,
       listen: this.#port ?? "127.0.0.1:0",
       adminListen: "127.0.0.1:0",
@@ -84,8 +90,8 @@ export class TestNetwork {
       random: osRandom,
       software: "wirebadge test",
       ...this.#options,
+      ...options,
     });
-    this.#port = this.running.url.replace("http://", "");
   }
 
   async end(): Promise<void> {
