@@ -110,9 +110,9 @@ function formatCheck(file: string, check: PolicyCheck): string {
     const name = `${printable(test.from)} to ${printable(test.to)}`;
     lines.push(
       test.passed
-        ? `passed: ${name} is ${test.got === "allow" ? "allowed" : "denied"} (${printable(test.reason)})`
-        : `FAILED: ${name} should be ${test.expect === "allow" ? "allowed" : "denied"}, but is not ` +
-            `(${printable(test.reason)})`,
+        ? `passed: ${name} is ${test.got === "allow" ? "allowed" : "denied"}: ${printable(test.reason)}`
+        : `FAILED: ${name} should be ${test.expect === "allow" ? "allowed" : "denied"}, but is not: ` +
+            printable(test.reason),
     );
   }
   const passed = check.tests.filter((test) => test.passed).length;

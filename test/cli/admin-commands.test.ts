@@ -287,7 +287,7 @@ describe("policy check and set", () => {
     expect(text.code).toBe(2);
     expect(text.stdout).toBe(
       `${file}:3:7 error: grants[0].to: unknown\\u{1b} selector\n  hint: service:NAME\n` +
-        "FAILED: agent:a to service:b should be denied, but is not (rule x)\nnot accepted\n",
+        "FAILED: agent:a to service:b should be denied, but is not: rule x\nnot accepted\n",
     );
     const json = await run(["policy", "check", file, "--json"], { runtime, env: env() });
     expect([json.code, lastJson(json)]).toEqual([2, check]);

@@ -204,7 +204,7 @@ export class Check {
       });
       if (command.code !== 0)
         throw new Error(`wirebadge ${words.join(" ")}: exit code ${command.code}: ${command.stdout}${command.stderr}`);
-      const end = await lastByte(staging, command.startedNs);
+      const end = await lastByte(staging);
       const tookMs = Number(end.lastByteNs - command.startedNs) / 1e6;
       if (end.stillOpen)
         throw new Error(`${(tookMs / 1000).toFixed(1)} s after the command, agent:coder's bytes still reach staging`);
@@ -280,7 +280,8 @@ async function received(service: Child): Promise<Received> {
 }
 
 /** Waits until nothing has arrived for a while, or for as long as no revocation may take. */
-async function lastByte(service: Child, fromNs: bigint): Promise<Received & { readonly stillOpen: boolean }> {
+async function lastByte(service: Child): Promise<Received & { readonly stillOpen: boolean }> {
+  const fromNs = process.hrtime.bigint();
   for (;;) {
     const now = await received(service);
     const nowNs = process.hrtime.bigint();

@@ -5,7 +5,7 @@ import { parseSocksEntry } from "../socks-client.ts";
 import type { Places, Role } from "./places.ts";
 import { type Child, type Processes, sibling, WIREBADGE } from "./processes.ts";
 
-const READY_WITHIN_MS = 15_000;
+const READY_WITHIN_MS = 30_000;
 
 /** What a test turns over to see the check fail at one step. */
 export const FLIPS = ["grant-removed", "production-granted", "revoke-noop", "staging-down"] as const;
