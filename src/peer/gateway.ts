@@ -6,6 +6,7 @@ import { type Address, type Endpoint, equalAddress, formatEndpoint, type Prefix 
 import { GATEWAY_DIALS_PER_SESSION_MAX, GATEWAY_TCP_FLOWS_PER_SESSION_MAX } from "../base/limits.ts";
 import type { Verdict } from "../filter/contract.ts";
 import type { TcpHandler, TcpOpening, UdpOpening } from "../netstack/contract.ts";
+import { NAME_DIAL_PORT } from "../policy/world.ts";
 import { type DialBar, type DialResult, GatewayDial } from "./gateway-dial.ts";
 import { type FlowOpening, flowLine, GatewayFlows, type LiveFlow } from "./gateway-flows.ts";
 import {
@@ -18,7 +19,7 @@ import {
 import { NameDialExchange } from "./gateway-request.ts";
 import { GatewayUdp } from "./gateway-udp.ts";
 import type { Caller, DialledFlow, GatewayFlow, GatewayView } from "./gateway-view.ts";
-import { NAME_DIAL_PORT, type NameDialRequest } from "./name-dial.ts";
+import type { NameDialRequest } from "./name-dial.ts";
 import { type PipeResult, resetSocket, SocketPipe } from "./pipe-sockets.ts";
 import type { RealNetwork } from "./real-network.ts";
 import type { Turns } from "./turns.ts";

@@ -6,7 +6,6 @@
 import { readU16, writeU16 } from "../base/bytes.ts";
 import { parseHostName } from "./host-name.ts";
 
-export const NAME_DIAL_PORT = 51_822;
 export const NAME_DIAL_VERSION = 1;
 
 const REQUEST_HEAD_BYTES = 4;

@@ -7,9 +7,9 @@ import { SECOND_MS } from "../base/units.ts";
 import type { NetmapView, ServiceEntry } from "../control/netmap.ts";
 import type { FilterProtocol } from "../filter/contract.ts";
 import type { Netstack, UdpSocket } from "../netstack/contract.ts";
+import { NAME_DIAL_PORT } from "../policy/world.ts";
 import { attemptDial, type DialRoute } from "./dial-attempt.ts";
 import { longestMatch, parseHostName } from "./host-name.ts";
-import { NAME_DIAL_PORT } from "./name-dial.ts";
 import {
   DialError,
   type DialFailure,
