@@ -116,7 +116,7 @@ function judgeAll(addresses: readonly Address[], wanted: Wanted, views: PeerView
 
 /** Allowed when both ends of every range are: what a person asks with a range is "all of it". */
 function everyPort(wanted: Wanted, judgePort: (port: number) => Verdict): Verdict {
-  const ports = wanted.ports.length === 0 ? [0] : wanted.ports.flatMap(([low, high]) => [low, high]);
+  const ports = wanted.ports.length === 0 ? [0] : wanted.ports.flat();
   let verdict = UNKNOWN;
   for (const port of ports) {
     verdict = judgePort(port);
