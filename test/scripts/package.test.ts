@@ -1,5 +1,7 @@
 // The package as its users get it: packed, installed into an empty folder without install scripts, run from there.
-import { execFileSync } from "node:child_process";
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { createSocket } from "node:dgram";
+import { once } from "node:events";
 import {
   cpSync,
   existsSync,
@@ -11,18 +13,22 @@ import {
   symlinkSync,
   writeFileSync,
 } from "node:fs";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { toBase64 } from "../../src/base/bytes.ts";
+import { PortableCrypto } from "../../src/crypto/portable.ts";
 import { needs, requireTool } from "../needs.ts";
 
 const top = fileURLToPath(new URL("../..", import.meta.url));
 const COPIED = ["bin", "src", "package.json", "package-lock.json", "tsconfig.json", "tsconfig.build.json", ".npmrc"];
-const TEXTS = ["README.md", "SECURITY.md", "CHANGELOG.md", "LICENSE"];
+const TEXTS = ["README.md", "ARCHITECTURE.md", "SECURITY.md", "CHANGELOG.md", "LICENSE"];
 
 /** npm runs on the Node of these tests: the first on the PATH. */
-const env = { ...process.env, PATH: `${dirname(process.execPath)}:${process.env["PATH"]}` };
+const env: NodeJS.ProcessEnv = { ...process.env, PATH: `${dirname(process.execPath)}:${process.env["PATH"]}` };
 
 describe.runIf(needs("npm"))("the package", () => {
   const base = mkdtempSync(join(tmpdir(), "wirebadge-package-"));
@@ -73,11 +79,90 @@ describe.runIf(needs("npm"))("the package", () => {
     for (const name of ["preinstall", "install", "postinstall", "prepare"]) expect(scripts[name]).toBeUndefined();
   });
 
-  it("starts from the installed folder", () => {
+  const program = join(user, "node_modules/.bin/wirebadge");
+  const run = (...args: string[]): string =>
+    execFileSync(program, args, { cwd: user, env, encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
+  const running: ChildProcess[] = [];
+  afterEach(async () => {
+    const ended = running.splice(0).map((child) => {
+      child.kill("SIGTERM");
+      return child.exitCode === null && child.signalCode === null ? once(child, "exit") : undefined;
+    });
+    await Promise.all(ended);
+  });
+
+  /** Starts a command that stays; resolves to what it says when it is ready. */
+  async function stay(...args: string[]): Promise<Record<string, unknown>> {
+    const child = spawn(program, [...args, "--json"], { cwd: user, env, stdio: ["ignore", "pipe", "pipe"] });
+    running.push(child);
+    let errors = "";
+    child.stderr.setEncoding("utf8").on("data", (text: string) => (errors += text));
+    const exited = once(child, "exit").then(() => Promise.reject(new Error(`${args[0]} ended: ${errors}`)));
+    const [first] = (await Promise.race([once(child.stdout.setEncoding("utf8"), "data"), exited])) as [string];
+    exited.catch(() => undefined); // it may end later: that is how the test ends it
+    return JSON.parse(first) as Record<string, unknown>;
+  }
+
+  it("says its version", () => {
     const { version } = JSON.parse(readFileSync(join(top, "package.json"), "utf8")) as { version: string };
-    const run = (...args: string[]): string =>
-      execFileSync(join(user, "node_modules/.bin/wirebadge"), args, { cwd: user, env, encoding: "utf8" });
-    expect(run("--version")).toContain(version);
-    for (const command of ["up", "wg", "coordinator"]) expect(run(command, "--help")).toContain(command);
+    expect(run("--version").trim()).toBe(version);
+  });
+
+  it("runs a network: coordinator, a policy written as a module, up", async () => {
+    const ready = await stay(
+      "coordinator",
+      "--data",
+      "data",
+      "--listen",
+      "127.0.0.1:0",
+      "--admin-listen",
+      "127.0.0.1:0",
+    );
+    const admin = ["--url", String(ready["adminUrl"])];
+    env["WIREBADGE_ADMIN_TOKEN"] = readFileSync(join(user, "data/admin.token"), "utf8").trim();
+    writeFileSync(
+      join(user, "policy.ts"),
+      `import { definePolicy } from "wirebadge/policy";
+       export default definePolicy({ grants: [{ from: "agent:coder", to: "node:box tcp:8080" }] });`,
+    );
+    expect(run("policy", "set", "policy.ts", ...admin)).toContain("version 1");
+    writeFileSync(join(user, "token"), run("token", "create", "--as", "node:box", ...admin), { mode: 0o600 });
+    const peer = await stay("up", "--token-file", "token", "--state", "box");
+    expect(peer).toMatchObject({ event: "ready", identity: "node:box" });
+    const sessions = JSON.parse(run("session", "list", ...admin, "--json")) as unknown;
+    expect(JSON.stringify(sessions)).toContain(String(peer["session"]));
+  });
+
+  it("carries a connection between two wg files", async () => {
+    const service = createServer((_request, response) => response.end("from behind the tunnel"));
+    await once(service.listen(0, "127.0.0.1"), "listening");
+    const crypto = new PortableCrypto();
+    const keys = [0x51, 0x52].map((byte) => new Uint8Array(32).fill(byte));
+    const [one, other] = [await freeUdpPort(), await freeUdpPort()];
+    const configure = (own: number, port: number, theirPort: number): string => `[Interface]
+      PrivateKey = ${toBase64(keys[own]!)}
+      Address = 10.9.0.${own + 1}/24
+      ListenPort = ${port}
+      [Peer]
+      PublicKey = ${toBase64(crypto.publicKey(keys[1 - own]!))}
+      AllowedIPs = 10.9.0.${2 - own}/32
+      Endpoint = 127.0.0.1:${theirPort}`;
+    writeFileSync(join(user, "one.conf"), configure(0, one, other), { mode: 0o600 });
+    writeFileSync(join(user, "other.conf"), configure(1, other, one), { mode: 0o600 });
+    const { port } = service.address() as AddressInfo;
+    await stay("wg", "other.conf", "--expose", `127.0.0.1:${port}=80`);
+    const ready = await stay("wg", "one.conf", "--forward", "127.0.0.1:0=10.9.0.2:80");
+    const forward = (ready["entryPoints"] as { kind: string; listen: string }[]).find(({ kind }) => kind === "forward");
+    const answer = await fetch(`http://${forward?.listen}/`);
+    expect(await answer.text()).toBe("from behind the tunnel");
+    service.close();
   });
 });
+
+async function freeUdpPort(): Promise<number> {
+  const socket = createSocket("udp4");
+  await once(socket.bind(0, "127.0.0.1"), "listening");
+  const { port } = socket.address();
+  socket.close();
+  return port;
+}
