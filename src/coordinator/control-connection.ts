@@ -104,6 +104,11 @@ export class ControlConnection {
     return this.#stage === "admitted";
   }
 
+  /** Closed, or closing. */
+  get ended(): boolean {
+    return this.#stage === "closed";
+  }
+
   /** When a record last came in. */
   get heardMs(): number {
     return this.#heardMs;

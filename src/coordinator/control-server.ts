@@ -159,12 +159,12 @@ export class ControlServer {
   #onSweep(): void {
     const nowMs = this.#context.clock.nowMs();
     for (const connection of this.#strangers.all()) {
-      if (nowMs - connection.openedMs < CONTROL_UNAUTHENTICATED_MAX_MS) continue;
+      if (connection.ended || nowMs - connection.openedMs < CONTROL_UNAUTHENTICATED_MAX_MS) continue;
       this.#context.counters.add("control-silent");
       connection.close(CLOSE.silent);
     }
     for (const connection of this.#admitted) {
-      if (nowMs - connection.heardMs < CONTROL_SILENCE_MAX_MS) continue;
+      if (connection.ended || nowMs - connection.heardMs < CONTROL_SILENCE_MAX_MS) continue;
       this.#context.counters.add("control-peer-silent");
       connection.close(CLOSE.silent);
     }
