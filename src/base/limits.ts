@@ -67,7 +67,6 @@ export const TCP_SEND_BUFFER_BYTES = 1 * MIB;
 export const TCP_RECEIVE_BUFFER_BYTES = 1 * MIB;
 export const TCP_OUT_OF_ORDER_SEGMENTS_MAX = 1_024; // per connection
 export const UDP_SOCKETS_MAX = 16_384;
-export const UDP_QUEUE_DATAGRAMS_MAX = 256; // per socket
 export const FRAGMENTS_DATAGRAMS_MAX = 64; // datagrams in reassembly per stack
 export const FRAGMENTS_PER_SOURCE_MAX = 16; // of them from one address
 export const FRAGMENTS_PER_DATAGRAM_MAX = 64; // 64 KiB in packets of 1,280 bytes are 54
