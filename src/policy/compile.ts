@@ -43,6 +43,9 @@ export interface CompiledPeer extends PeerRules {
   readonly nextChangeMs: number | undefined;
 }
 
+/** Whose compiled state a change may have changed. */
+export type Affected = "related" | "all";
+
 export class PolicyCompiler {
   readonly policy: Policy;
   readonly #index: WorldIndex;
@@ -69,11 +72,22 @@ export class PolicyCompiler {
     }
   }
 
-  /** A session that is new or has changed. Compile it again, and those that `peers` named before or after. */
-  setSession(identity: WorldIdentity, session: WorldSession): void {
-    this.#index.set(identity, session);
+  /** An identity without a session of its own: a node that is away still counts in the `via` lists. As setSession. */
+  setIdentity(identity: WorldIdentity): Affected {
+    return this.#index.setIdentity(identity) ? "all" : "related";
   }
 
+  /**
+   * A session that is new or has changed, with its identity as it is now. "related": compile it again, and those that
+   * its `peers` named before or name now. "all": a node appeared or changed its tags; compile every peer again.
+   */
+  setSession(identity: WorldIdentity, session: WorldSession): Affected {
+    const affected = this.setIdentity(identity);
+    this.#index.set(identity, session);
+    return affected;
+  }
+
+  /** Those that its `peers` named are to be compiled again. */
   removeSession(sessionId: string): void {
     this.#index.remove(sessionId);
   }
@@ -233,7 +247,8 @@ export class PolicyCompiler {
     const services: CompiledService[] = [];
     for (const [name, gateways] of draft.services) {
       const { place, discoverable } = this.policy.services.get(name)!;
-      services.push({ name, ...place.traffic, gateways: [...gateways.values()], discoverable });
+      const sorted = [...gateways.values()].sort((a, b) => (a.session < b.session ? -1 : 1));
+      services.push({ name, ...place.traffic, gateways: sorted, discoverable });
     }
     for (const service of this.#discoverable) {
       if (draft.services.has(service.name)) continue;

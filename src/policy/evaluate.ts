@@ -178,8 +178,12 @@ class Oracle {
     switch (reached.type) {
       case "overlay":
         return target.type === "selector" && this.#matches(target.selector, at);
-      case "behind":
-        return this.#namesTwin(destination, hostKey(reached.address), at);
+      case "behind": {
+        const plain = undressed(reached.address);
+        const isOwn = at.addresses.some((address) => equalAddress(address, plain)); // in NAT64's clothes
+        if (isOwn && target.type === "selector" && this.#matches(target.selector, at)) return true;
+        return this.#namesTwin(destination, hostKey(plain), at);
+      }
       case "name":
         if (target.type === "host" && coversName(target.pattern, reached.name)) return true;
         return this.#namesTwin(destination, reached.name, at);
@@ -206,23 +210,21 @@ class Oracle {
   #namesTwin(destination: PolicyDestination, key: string, at: WorldSession): boolean {
     for (const service of this.#policy.services.values()) {
       if (!this.#namesService(destination, service) || keyOfService(service) !== key) continue;
-      if (this.#inService(service) && this.#sameThing(service).has(at.id)) return true;
+      if (!this.#inService(service)) continue;
+      if (this.#offers(at).services.includes(service.name) || this.#sameThing(service).has(at.identity)) return true;
     }
     return false;
   }
 
-  /** Every session that reaches what the service is, by the `via` lists that declare so. */
+  /** Every node that reaches what the service is, by the `via` lists that declare so; there now or not. */
   #sameThing(service: PolicyService): ReadonlySet<string> {
     const key = keyOfService(service);
-    const sessionsOf = (via: readonly Selector[]): WorldSession[] =>
-      [...this.#world.sessions.values()].filter((session) => {
-        const identity = this.#world.identities.get(session.identity);
-        return identity !== undefined && viaNames(via, identity);
-      });
-    const same = new Set(sessionsOf(service.via).map((session) => session.id));
-    for (const session of this.#world.sessions.values()) {
-      if (this.#offers(session).services.includes(service.name)) same.add(session.id);
-    }
+    const nodesOf = (via: readonly Selector[]): string[] => {
+      const named = via.flatMap((selector) => (selector.type === "identity" ? [selector.name] : []));
+      const known = [...this.#world.identities.values()].filter((identity) => viaNames(via, identity));
+      return [...named, ...known.map((identity) => identity.name)];
+    };
+    const same = new Set(nodesOf(service.via));
     const declared = [
       ...[...this.#policy.services.values()].filter((other) => keyOfService(other) === key).map((other) => other.via),
       ...this.#policy.routes
@@ -232,10 +234,10 @@ class Oracle {
             : service.place.address === undefined && coversName(target.pattern, service.place.host),
         )
         .map((route) => route.via),
-    ].map((via) => sessionsOf(via).map((session) => session.id));
+    ].map(nodesOf);
     for (let before = -1; before !== same.size; ) {
       before = same.size;
-      for (const ids of declared) if (ids.some((id) => same.has(id))) for (const id of ids) same.add(id);
+      for (const names of declared) if (names.some((name) => same.has(name))) for (const name of names) same.add(name);
     }
     return same;
   }

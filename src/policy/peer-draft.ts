@@ -81,7 +81,7 @@ export class PeerDraft {
   rules(): PeerRules {
     return {
       peers: [...this.#peers]
-        .map(([session, prefixes]) => ({ session, prefixes: [...prefixes.values()] }))
+        .map(([session, known]) => ({ session, prefixes: [...known].sort(([a], [b]) => (a < b ? -1 : 1)).map(last) }))
         .sort((a, b) => (a.session < b.session ? -1 : 1)),
       inbound: finished(this.#in),
       outbound: finished(this.#out),
@@ -154,4 +154,8 @@ function entry<V>(map: Map<string, V>, key: string, make: () => V): V {
   const made = make();
   map.set(key, made);
   return made;
+}
+
+function last<V>([, value]: readonly [string, V]): V {
+  return value;
 }

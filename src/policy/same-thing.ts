@@ -53,23 +53,20 @@ export class SameThing {
   reaches(gateway: Member, service: PolicyService): boolean {
     if (viaNames(service.via, gateway.identity) || gateway.offers.services.includes(service.name)) return true;
     if (gateway.identity.kind !== "node") return false;
-    const declared = this.#declared(service);
     // Lists that stand for the thing: the service's own, then those that share a node with one that does.
-    const serving = [...this.#index.serving(service.name)];
     const known: (readonly Selector[])[] = [service.via];
-    let open = declared.filter((via) => via !== service.via);
+    let open = this.#declared(service).filter((via) => via !== service.via);
     for (let grown = true; grown; ) {
       grown = false;
       const rest: (readonly Selector[])[] = [];
       for (const via of open) {
-        const joined =
-          serving.some((member) => viaNames(via, member.identity)) || known.some((other) => this.#share(via, other));
-        if (!joined) rest.push(via);
-        else {
-          if (viaNames(via, gateway.identity)) return true;
-          known.push(via);
-          grown = true;
+        if (!known.some((other) => this.#share(via, other))) {
+          rest.push(via);
+          continue;
         }
+        if (viaNames(via, gateway.identity)) return true;
+        known.push(via);
+        grown = true;
       }
       open = rest;
     }
@@ -86,13 +83,12 @@ export class SameThing {
     return [...this.twins(service).map((twin) => twin.via), ...routes.map((route) => route.via)];
   }
 
-  /** Is there a session that both lists name? */
+  /** Is there a node that both lists name? */
   #share(a: readonly Selector[], b: readonly Selector[]): boolean {
-    for (const selector of a) {
-      for (const member of this.#index.named(selector)) {
-        if (viaNames(a, member.identity) && viaNames(b, member.identity)) return true;
-      }
-    }
+    const isNamed = (one: Selector): boolean =>
+      one.type === "identity" && b.some((other) => other.type === "identity" && other.name === one.name);
+    if (a.some(isNamed)) return true; // whether it has enrolled yet or not
+    for (const node of this.#index.nodes()) if (viaNames(a, node) && viaNames(b, node)) return true;
     return false;
   }
 }

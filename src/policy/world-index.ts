@@ -27,6 +27,7 @@ export class WorldIndex {
   readonly #byAddress = new Map<string, Member>();
   readonly #byService = new Map<string, Set<Member>>();
   readonly #routing = new Set<Member>();
+  readonly #nodes = new Map<string, WorldIdentity>();
 
   constructor(policy: Policy, network: WorldNetwork) {
     this.#policy = policy;
@@ -40,6 +41,19 @@ export class WorldIndex {
     for (const { from } of [...policy.grants, ...policy.nevers]) {
       for (const selector of from) this.#openers.add(formatSelector(selector));
     }
+  }
+
+  /** True when it is a node that is new or has other tags: what `via` lists name may have changed for everybody. */
+  setIdentity(identity: WorldIdentity): boolean {
+    if (identity.kind !== "node") return false;
+    const before = this.#nodes.get(identity.name);
+    this.#nodes.set(identity.name, identity);
+    return before === undefined || [...before.tags].sort().join() !== [...identity.tags].sort().join();
+  }
+
+  /** Every node that was ever spoken of, there now or not: gateways stay the same thing while one of them is away. */
+  nodes(): Iterable<WorldIdentity> {
+    return this.#nodes.values();
   }
 
   /** New, or changed in any way; its identity as it is now. */

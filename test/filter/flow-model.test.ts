@@ -184,7 +184,7 @@ function history(seed: number, steps: number, spoil: (told: FilterState) => Filt
 
 const RUNS = Math.ceil(Number(process.env["FC_RUNS"] ?? 2_000) / 100);
 
-test("agrees with a model in plain lists over random histories", () => {
+test("agrees with a model in plain lists over random histories", { timeout: 180_000 }, () => {
   fc.assert(
     fc.property(fc.integer(), (seed) => {
       expect(history(seed, 300, (told) => told)).toBeUndefined();

@@ -1,6 +1,13 @@
+import fc from "fast-check";
 import { expect, test } from "vitest";
 import { formatPrefix } from "../../src/base/address.ts";
-import { compilerOf, policyOf, worldOf } from "./named-world.ts";
+import { SeededRandom } from "../../src/base/random.ts";
+import { type Affected, type CompiledPeer, PolicyCompiler } from "../../src/policy/compile.ts";
+import type { WorldIdentity, WorldSession } from "../../src/policy/world.ts";
+import { compilerOf, NETWORK, policyOf, worldOf } from "./named-world.ts";
+import { randomPolicy, randomWorld } from "./random-world.ts";
+
+const SLOW = { timeout: 180_000 }; // with the FC_RUNS of `npm test`
 
 const POLICY = policyOf({
   services: {
@@ -23,7 +30,7 @@ const WORLD = worldOf({
 test("a peer is told of what concerns it: who, at which addresses, by which rules", () => {
   const peer = compilerOf(POLICY, WORLD).compilePeer("s_coder", 0)!;
   expect(peer.peers.map((p) => [p.session, p.prefixes.map(formatPrefix)])).toEqual([
-    ["s_gw_1", ["fd77:7777:7777::3/128", "fd77:7777:7777:5::3:1/128", "10.30.0.0/16"]],
+    ["s_gw_1", ["10.30.0.0/16", "fd77:7777:7777:5::3:1/128", "fd77:7777:7777::3/128"]],
   ]);
   expect(peer.outbound.map((rule) => rule.key)).toEqual([
     "coder-cidr 10.30.0.0/16 tcp:any",
@@ -48,3 +55,50 @@ test("whoever has no grant is told of nobody, and the gateway of what was refuse
     ["deny", ["s_coder"]],
   ]);
 });
+
+test(
+  "a compiler that was changed session by session compiles as a new one, and only those it names change",
+  SLOW,
+  () => {
+    fc.assert(
+      fc.property(fc.nat(), (seed) => {
+        const random = new SeededRandom(seed);
+        const policy = randomPolicy(random);
+        const compiler = new PolicyCompiler(policy, NETWORK);
+        const current = new Map<string, readonly [WorldIdentity, WorldSession]>();
+        const outputs = new Map<string, CompiledPeer>();
+        const nodes = new Map<string, WorldIdentity>(); // spoken of so far, there now or not
+        const compileAll = (from: PolicyCompiler): Map<string, CompiledPeer> =>
+          new Map([...current.keys()].map((id) => [id, from.compilePeer(id, 0)!]));
+        for (let step = 0; step < 12; step++) {
+          const world = randomWorld(random);
+          const session = random.pick([...world.sessions.values()]);
+          const identity = world.identities.get(session.identity)!;
+          const related = new Set([session.id, ...(outputs.get(session.id)?.peers ?? []).map((peer) => peer.session)]);
+          let affected: Affected = "related";
+          if (random.chance(0.2)) {
+            compiler.removeSession(session.id);
+            current.delete(session.id);
+          } else {
+            affected = compiler.setSession(identity, session);
+            nodes.set(identity.name, identity);
+            current.set(session.id, [identity, session]);
+            for (const { session: peer } of compiler.compilePeer(session.id, 0)!.peers) related.add(peer);
+          }
+          const after = compileAll(compiler);
+          const fresh = new PolicyCompiler(policy, NETWORK);
+          for (const node of nodes.values()) fresh.setIdentity(node);
+          for (const [one, other] of current.values()) fresh.setSession(one, other);
+          expect(after).toEqual(compileAll(fresh));
+          for (const [id, output] of after) {
+            if (affected === "all" || related.has(id) || !outputs.has(id)) continue;
+            expect([id, output]).toEqual([id, outputs.get(id)]);
+          }
+          for (const [id, output] of after) outputs.set(id, output);
+          for (const id of outputs.keys()) if (!current.has(id)) outputs.delete(id);
+        }
+      }),
+      { seed: 2, numRuns: Math.ceil(Number(process.env["FC_RUNS"] ?? 2_000) / 100) },
+    );
+  },
+);
