@@ -14,7 +14,7 @@ import { connectThroughSocks, parseSocksEntry, type SocksEntry } from "../../src
 import { LocalApiClient } from "../../src/peer/local-api-client.ts";
 import type { Denial, EntryPoint, Status } from "../../src/peer/local-api-schema.ts";
 import type { Namespace } from "../namespaces.ts";
-import { cleanEnvironment, Program, until } from "./program.ts";
+import { cleanEnvironment, Program, type ProgramOptions, until } from "./program.ts";
 
 export const WIREBADGE = fileURLToPath(new URL("../../bin/wirebadge", import.meta.url));
 const RECORDER = fileURLToPath(new URL("recorder.ts", import.meta.url));
@@ -111,6 +111,11 @@ export class TestNetwork {
     return program;
   }
 
+  /** A command of the CLI, as a process. */
+  wirebadge(name: string, words: readonly string[], options: ProgramOptions = {}): Program {
+    return this.start(name, process.execPath, [WIREBADGE, ...words], options);
+  }
+
   /** A command of the CLI, to its end. */
   async command(
     words: readonly string[],
@@ -152,10 +157,15 @@ export class TestNetwork {
   /** A new token and `wirebadge up` with it; resolves at its ready line. */
   async join(identity: string, words: readonly string[] = [], options: JoinOptions = {}): Promise<TestPeer> {
     const token = await this.token(identity, options.token);
-    const state = join(this.folder, options.state ?? identity.replace(/[^\w.-]/g, "-"));
-    const peer = new TestPeer(this, identity, state, words, options);
+    const peer = this.peer(identity, words, options);
     await peer.up(token);
     return peer;
+  }
+
+  /** A peer that is not up yet. */
+  peer(identity: string, words: readonly string[] = [], options: JoinOptions = {}): TestPeer {
+    const state = join(this.folder, options.state ?? identity.replace(/[^\w.-]/g, "-"));
+    return new TestPeer(this, identity, state, words, options);
   }
 
   /** A real service that answers each byte with itself, on TCP and UDP, and tells what it received. */
