@@ -52,6 +52,7 @@ export class ControlDesk implements ControlHandler {
     const { request } = applicant;
     return await core.change(
       async (tx): Promise<Admission> => {
+        this.#parts.netmaps.checkRoom(request.type === "resume" ? request.session : undefined);
         const admission =
           request.type === "enroll"
             ? await enroll(core, tx, request, applicant)

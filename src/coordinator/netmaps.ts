@@ -24,11 +24,18 @@ export class Netmaps {
   readonly #core: Core;
   readonly #revisions: ReservedCounter;
   readonly #build: (session: string) => BuiltNetmap;
+  readonly #connectedMax: number;
   readonly #told = new Map<string, Told>();
   /** Session → connected sessions whose map holds it as a peer. */
   readonly #seenBy = new Map<string, Set<string>>();
 
-  constructor(core: Core, revisions: ReservedCounter, build: (session: string) => BuiltNetmap) {
+  constructor(
+    core: Core,
+    revisions: ReservedCounter,
+    build: (session: string) => BuiltNetmap,
+    connectedMax: number = CONTROL_SESSIONS_CONNECTED_MAX,
+  ) {
+    this.#connectedMax = connectedMax;
     this.#core = core;
     this.#revisions = revisions;
     this.#build = build;
@@ -61,13 +68,18 @@ export class Netmaps {
     return this.#seenBy.get(other)?.has(session) === true;
   }
 
-  /** Throws TOO_LARGE when the coordinator holds as many as it may. An older connection of the session is closed. */
+  /** Throws TOO_LARGE when as many are connected as may be: asked before anything is written for a newcomer. */
+  checkRoom(session: string | undefined): void {
+    if (session !== undefined && this.#told.has(session)) return;
+    if (this.#told.size < this.#connectedMax) return;
+    throw new WirebadgeError("TOO_LARGE", "this coordinator has as many peers connected as it may", {
+      hint: "run another coordinator for another network",
+    });
+  }
+
+  /** An older connection of the session is closed. */
   attach(session: string, connection: ControlConnection): void {
     const older = this.#told.get(session);
-    if (older === undefined && this.#told.size >= CONTROL_SESSIONS_CONNECTED_MAX)
-      throw new WirebadgeError("TOO_LARGE", "this coordinator has as many peers connected as it may", {
-        hint: "run another coordinator for another network",
-      });
     if (older !== undefined) {
       this.#forget(session);
       older.connection.close(CLOSE.replaced);

@@ -28,6 +28,7 @@ export class PeerRecords {
   readonly #counters: Counters;
   readonly #storedMax: number;
   #queue: Queued[] = [];
+  #lastFailure: unknown;
   #timer: NodeJS.Timeout | undefined;
 
   constructor(path: string, counters: Counters, storedMax: number = RECORDS_STORED_MAX) {
@@ -57,12 +58,28 @@ export class PeerRecords {
     const batch = this.#queue;
     this.#queue = [];
     if (batch.length === 0) return;
+    try {
+      this.#store(batch);
+      this.#counters.add("records-stored", batch.length);
+    } catch (error) {
+      // A full disk costs records, not the network.
+      if (this.#database.isTransaction) this.#database.exec("rollback");
+      this.#counters.add("records-dropped", batch.length);
+      this.#lastFailure = error;
+    }
+  }
+
+  /** Why a batch could not be stored, if one couldn't. */
+  get lastFailure(): unknown {
+    return this.#lastFailure;
+  }
+
+  #store(batch: readonly Queued[]): void {
     const insert = this.#database.prepare("insert into records (kind, reporter, at_ms, record) values (?, ?, ?, ?)");
     this.#database.exec("begin");
     for (const { kind, reporter, atMs, record } of batch) insert.run(kind, reporter, atMs, record);
     this.#database.prepare("delete from records where id <= (select max(id) from records) - ?").run(this.#storedMax);
     this.#database.exec("commit");
-    this.#counters.add("records-stored", batch.length);
   }
 
   /** After that id, oldest first. */

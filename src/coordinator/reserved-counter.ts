@@ -11,6 +11,7 @@ export class ReservedCounter {
   #next: number;
   #end: number;
   #refilling = false;
+  #failures = 0;
 
   private constructor(store: Store, name: CounterName, end: number) {
     this.#store = store;
@@ -30,10 +31,17 @@ export class ReservedCounter {
     return this.#next++;
   }
 
+  /** Reservations that the store refused so far. */
+  get failures(): number {
+    return this.#failures;
+  }
+
   async #refill(): Promise<void> {
     this.#refilling = true;
     try {
       this.#end = await this.#store.transaction((tx) => tx.addToCounter(this.#name, BLOCK));
+    } catch {
+      this.#failures++; // half a block is left: the next number tries again
     } finally {
       this.#refilling = false;
     }
