@@ -30,7 +30,7 @@ export interface EngineSink {
   /** The other end denied a flow of ours and said so on the peer link. */
   deniedByPeer(session: string, denial: LinkDenial): void;
   flowEnded(flow: FlowRecord): void;
-  /** A tunnel is about to be made: the other end should try our endpoints too. */
+  /** A tunnel is about to be made, or its other end has fallen silent: that end should try our endpoints too. */
   tunnelWanted(session: string): void;
   tunnelUp(session: string, nowMs: number): void;
   /** No answer from any endpoint for REKEY_ATTEMPT_TIME. */
@@ -200,10 +200,18 @@ export class Engine {
     this.#outbound.handlePacket(nowMs, buffer, offset, length);
   }
 
-  /** The coordinator says that this peer is about to make a tunnel to us: try its endpoints at once. */
+  /** The coordinator says that this peer tries to reach us: try its endpoints at once. */
   punch(nowMs: number, session: string): void {
     const peer = this.#peers.get(session);
-    if (peer !== undefined && !peer.tunnel.hasSession(nowMs)) this.#parts.device.startHandshake(nowMs, peer.tunnel);
+    if (peer !== undefined && this.#isUnreached(nowMs, peer)) this.#parts.device.startHandshake(nowMs, peer.tunnel);
+  }
+
+  /**
+   * No tunnel, or one over which nothing came of late: a session that still stands says nothing of a NAT at the other
+   * end, which may have forgotten us, or of an end that was started anew.
+   */
+  #isUnreached(nowMs: number, peer: EnginePeer): boolean {
+    return !peer.tunnel.hasSession(nowMs) || !peer.path.isFresh(nowMs);
   }
 
   handleTimeout(nowMs: number): void {
@@ -373,7 +381,7 @@ export class Engine {
   ): void {
     const { sink, counters } = this.#parts;
     const targets = kind === "initiation" ? peer.path.forInitiation(nowMs) : peer.path.forData();
-    if (kind === "initiation" && !peer.tunnel.hasSession(nowMs)) sink.tunnelWanted(peer.session);
+    if (kind === "initiation" && this.#isUnreached(nowMs, peer)) sink.tunnelWanted(peer.session);
     if (targets.length === 0) counters.add("outbound-no-endpoint");
     for (const endpoint of targets) sink.sendDatagram(endpoint, buffer, offset, length);
   }

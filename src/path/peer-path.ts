@@ -39,6 +39,11 @@ export class PeerPath {
     this.#single = [endpoint];
   }
 
+  /** Something authenticated came from the confirmed endpoint a moment ago. */
+  isFresh(nowMs: number): boolean {
+    return nowMs - this.#confirmedMs < PATH_CONFIRMED_MS;
+  }
+
   /** Data and responses: the confirmed endpoint, else the first candidate. Empty: nowhere to send. */
   forData(): readonly Endpoint[] {
     if (this.#confirmed !== undefined) return this.#single;
@@ -49,7 +54,7 @@ export class PeerPath {
   forInitiation(nowMs: number): readonly Endpoint[] {
     const confirmed = this.#confirmed;
     if (confirmed === undefined) return this.#candidates;
-    if (nowMs - this.#confirmedMs < PATH_CONFIRMED_MS) return this.#single;
+    if (this.isFresh(nowMs)) return this.#single;
     return [confirmed, ...this.#candidates.filter((candidate) => !equalEndpoint(candidate, confirmed))];
   }
 }

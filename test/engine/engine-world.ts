@@ -47,6 +47,8 @@ export class Station {
   readonly denied: DenialRecord[] = [];
   readonly told: LinkDenial[] = [];
   readonly ended: FlowRecord[] = [];
+  /** Sessions that the coordinator was asked to wake. */
+  readonly wanted: string[] = [];
 
   constructor(world: World, name: string, number: number) {
     this.name = name;
@@ -77,7 +79,7 @@ export class Station {
         denied: (record) => this.denied.push(record),
         deniedByPeer: (_session, denial) => this.told.push(denial),
         flowEnded: (flow) => this.ended.push(flow),
-        tunnelWanted: () => undefined,
+        tunnelWanted: (session) => this.wanted.push(session),
         tunnelUp: () => undefined,
         tunnelFailed: () => undefined,
       },

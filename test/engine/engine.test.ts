@@ -128,6 +128,41 @@ test("packets that overtake the lease are held, at most so many, and go on when 
   expect(b.engine.counters()["inbound-held-full"]).toBe(1);
 });
 
+test("a NAT that forgot us is opened from within, though both ends still have their session", () => {
+  const { world, a, b } = pair();
+  world.apply([allow(a, b, 53)]);
+  give(world, a, hello(a, b, 53, "before"));
+  world.run(SECOND_MS);
+  world.run(40 * SECOND_MS); // idle
+  let isOpen = false; // the NAT before b: from now on it lets in only what b has asked for
+  world.passes = (from, to) => {
+    if (from === b.endpoint) isOpen = true;
+    return to !== b.endpoint || isOpen;
+  };
+  a.wanted.length = 0;
+  for (let i = 0; i < 30 && texts(b).length < 2; i++) {
+    give(world, a, hello(a, b, 53, "after"));
+    world.run(SECOND_MS);
+    if (a.wanted.includes(b.session)) b.engine.punch(world.nowMs, a.session);
+  }
+  expect(texts(b).slice(0, 2)).toEqual(["before", "after"]);
+});
+
+test("the coordinator is not asked for help while the tunnel works", () => {
+  const { world, a, b } = pair();
+  world.apply([allow(a, b, 53)]);
+  give(world, a, hello(a, b));
+  world.run(SECOND_MS);
+  a.wanted.length = 0;
+  for (let i = 0; i < 140; i++) {
+    give(world, a, hello(a, b)); // past one rekey
+    world.run(SECOND_MS);
+    b.engine.punch(world.nowMs, a.session); // asked all the same, by a confused coordinator
+  }
+  expect(a.wanted).toEqual([]);
+  expect(b.engine.counters()["wireguard-INITIATIONS_SENT"]).toBeUndefined();
+});
+
 test("nothing more goes to a peer that shows no lease", () => {
   const { world, a, b } = pair();
   const silent = world.add("silent");
