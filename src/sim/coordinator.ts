@@ -2,12 +2,14 @@
 // control link that delays, keeps the order, and may be cut; then the newest of each kind waits at its end.
 import { type Address, type Endpoint, makeAddress, makeV4, type Prefix } from "../base/address.ts";
 import { ID_BYTES, toBase32 } from "../base/base32.ts";
+import { concatBytes, toHex } from "../base/bytes.ts";
 import { randomBytes, type SeededRandom } from "../base/random.ts";
 import { leaseEndMs, signLease } from "../control/lease.ts";
 import type { Crypto } from "../crypto/provider.ts";
+import type { LeaseVerifier, VerifiedLease } from "../engine/desired-state.ts";
 import type { Policy } from "../policy/policy.ts";
 import type { WorldIdentity, WorldNetwork, WorldSession } from "../policy/world.ts";
-import { type Law, Lawyer, type Told } from "./law.ts";
+import { type Contact, type Law, Lawyer, type Told } from "./law.ts";
 
 export interface SignedLease {
   readonly bytes: Uint8Array;
@@ -25,6 +27,8 @@ export type ControlMessage =
 export interface ControlPlane {
   /** False: the link is cut; the coordinator comes back when it is mended. */
   send(station: number, message: ControlMessage): boolean;
+  /** That station is told of every peer, as if it had its netmap from elsewhere. */
+  knowsAll(station: number): boolean;
   /** Calls `renew` or `publish` again then. */
   wake(atMs: number, wake: CoordinatorWake): void;
 }
@@ -32,6 +36,8 @@ export interface ControlPlane {
 export type CoordinatorWake =
   | { readonly kind: "renew"; readonly session: string }
   | { readonly kind: "publish"; readonly version: number };
+
+const NO_KEY = new Uint8Array(32);
 
 interface Row {
   readonly station: number;
@@ -52,13 +58,13 @@ export interface Enrolment {
 
 export class SimCoordinator {
   epoch = 1;
-  readonly #crypto: Crypto;
   readonly #random: SeededRandom;
   readonly #plane: ControlPlane;
   readonly #network: WorldNetwork;
   readonly #identities: ReadonlyMap<string, WorldIdentity>;
-  readonly #signSeed: Uint8Array;
-  readonly signKey: Uint8Array;
+  /** Every lease ever given, by its bytes: what is not among them nobody signed. */
+  readonly #issued = new Map<string, VerifiedLease>();
+  readonly #seal: Crypto;
   readonly #rows = new Map<string, Row>();
   readonly #revoked = new Set<string>();
   readonly #lawyer = new Lawyer();
@@ -77,15 +83,18 @@ export class SimCoordinator {
     identities: ReadonlyMap<string, WorldIdentity>,
     policy: Policy,
   ) {
-    this.#crypto = crypto;
     this.#random = random;
     this.#plane = plane;
     this.#network = network;
     this.#identities = identities;
     this.#policy = policy;
-    this.#signSeed = randomBytes(random, 32);
-    this.signKey = crypto.signPublicKey(this.#signSeed);
+    // In place of a signature a keyed hash: leases are renewed by the thousand, and whoever verifies asks this object.
+    const key = randomBytes(random, 32);
+    this.#seal = { ...crypto, sign: (_, message) => concatBytes(crypto.hmac(key, message), crypto.hash(message)) };
   }
+
+  /** For every engine. */
+  readonly leases: LeaseVerifier = { verify: (bytes) => this.#issued.get(toHex(bytes)) };
 
   get law(): Law {
     return this.#law!;
@@ -196,10 +205,18 @@ export class SimCoordinator {
   }
 
   #tell(nowMs: number, row: Row): void {
-    const { told, nextChangeMs } = this.#lawyer.told(this.law, row.session, this.epoch, nowMs, (id) => {
+    const contactOf = (id: string): Contact => {
       const { publicKey, endpoints } = this.#rows.get(id)!;
       return { publicKey, endpoints };
-    });
+    };
+    const { told, nextChangeMs } = this.#lawyer.told(
+      this.law,
+      row.session,
+      this.epoch,
+      nowMs,
+      contactOf,
+      this.#plane.knowsAll(row.station),
+    );
     this.#plane.send(row.station, { kind: "told", told });
     if (nextChangeMs !== undefined) this.#plane.wake(nextChangeMs, { kind: "publish", version: this.#revision });
   }
@@ -213,13 +230,11 @@ export class SimCoordinator {
       this.#plane.wake(nowMs + lifetimeMs / 2, { kind: "renew", session });
     }
     const lease = { session, epoch: this.epoch, serial: ++this.#serial, issuedMs: Math.floor(nowMs), lifetimeMs };
-    const bytes = signLease(this.#crypto, this.#signSeed, lease);
+    const bytes = signLease(this.#seal, NO_KEY, lease);
     const { epoch, serial } = lease;
-    this.#plane.send(row.station, {
-      kind: "lease",
-      session,
-      lease: { bytes, epoch, serial, endMs: leaseEndMs(lease) },
-    });
+    const endMs = leaseEndMs(lease);
+    this.#issued.set(toHex(bytes), { session, epoch, serial, endMs });
+    this.#plane.send(row.station, { kind: "lease", session, lease: { bytes, epoch, serial, endMs } });
   }
 
   #withServiceAddresses(): ReadonlyMap<string, WorldSession> {

@@ -4,7 +4,7 @@ import { parsePolicyValue } from "../policy/document.ts";
 import type { Policy } from "../policy/policy.ts";
 import type { PolicyDocument } from "../policy/schema.ts";
 
-export const SIM_PORTS = [22, 53, 80, 443, 5432, 8080] as const;
+export const SIM_PORTS = [22, 53, 80, 5432] as const;
 export const SIM_ROUTES = ["10.20.0.0/16", "10.20.7.0/24"] as const;
 export const SIM_SERVICES = ["db", "web"] as const;
 /** Addresses behind the routes and services, for traffic to aim at. */
@@ -25,6 +25,8 @@ const FROM = [
   "group:platform",
   "sponsor:user:ana@example.com",
 ] as const;
+/** Who is meant by a wide rule. */
+const MANY = ["kind:agent", "kind:node", "kind:user", "tag:red", "tag:blue", "group:platform"] as const;
 const TRAFFIC = ["any", "icmp", "tcp:any", "udp:any"] as const;
 
 type Grant = NonNullable<PolicyDocument["grants"]>[number];
@@ -55,6 +57,10 @@ function drawTo(random: SeededRandom): string {
   }
 }
 
+function drawUntil(random: SeededRandom, nowMs: number): { readonly until?: string } {
+  return random.chance(0.35) ? { until: new Date(nowMs + 5_000 + random.below(60_000)).toISOString() } : {};
+}
+
 function drawWide(random: SeededRandom): string[] {
   const to = ["kind:node any", "kind:agent any", "kind:user any", "service:*", "0.0.0.0/0 any"];
   return to.filter(() => random.chance(0.7)).concat("tag:red udp:any");
@@ -66,20 +72,26 @@ export function drawDocument(random: SeededRandom, nowMs: number): PolicyDocumen
     id: `g${index}`,
     from: drawSome(random, FROM),
     to: [...new Set([drawTo(random), ...(random.chance(0.3) ? [drawTo(random)] : [])])],
-    ...(random.chance(0.2) ? { until: new Date(nowMs + random.below(120_000)).toISOString() } : {}),
+    ...drawUntil(random, nowMs),
   }));
   // Most worlds have somebody who may do much: else nearly all traffic ends at its source.
-  if (random.chance(0.7)) grants.push({ id: "wide", from: ["kind:agent", random.pick(FROM)], to: drawWide(random) });
-  const never = Array.from({ length: random.below(4) }, (_, index) => ({
+  if (random.chance(0.85)) {
+    grants.push({ id: "wide", from: drawSome(random, MANY), to: drawWide(random), ...drawUntil(random, nowMs) });
+  }
+  const never = Array.from({ length: random.below(5) }, (_, index) => ({
     id: `n${index}`,
-    from: drawSome(random, FROM),
-    to: random.chance(0.3) ? random.pick(FROM) : drawTo(random),
+    from: drawSome(random, MANY),
+    to: random.chance(0.15)
+      ? random.pick(FROM)
+      : random.chance(0.5)
+        ? `${random.pick(MANY)} ${drawTraffic(random)}`
+        : drawTo(random),
   }));
   return {
     groups: { platform: [random.pick(FROM.slice(0, 6)), random.pick(["tag:red", "agent:tester"])] },
     services: {
       db: { at: "10.30.0.5 tcp:5432", via: ["node:gw-1", "node:gw-2"] },
-      web: { at: `10.20.7.7 tcp:80,443`, via: [random.pick(["node:gw-1", "node:*", "tag:red"])] },
+      web: { at: "10.20.7.7 tcp:22,80", via: [random.pick(["node:gw-1", "node:*", "tag:red"])] },
     },
     routes: {
       "10.20.0.0/16": { via: [random.pick(["node:gw-1", "node:*"])] },
@@ -87,7 +99,7 @@ export function drawDocument(random: SeededRandom, nowMs: number): PolicyDocumen
     },
     grants,
     never,
-    leases: { agent: random.pick(["20s", "60s", "2m"]), node: "2m", user: random.pick(["30s", "2m"]) },
+    leases: { agent: random.pick(["10s", "30s", "2m"]), node: random.pick(["20s", "60s"]), user: "30s" },
   };
 }
 

@@ -48,10 +48,11 @@ function answerTo(facts: Facts, mark: Mark, random: SeededRandom): Facts | undef
 
 /** The `index`-th packet of a step. */
 export function trafficFacts(step: TrafficStep, index: number, source: Address, destination: Address): Facts {
-  const { kind, sourcePort, port } = step;
+  const { kind, sourcePort, port, everyMs } = step;
   switch (kind) {
     case "tcp":
-      return packets.tcpFacts(source, destination, sourcePort + index, port, packets.SYN);
+      if (everyMs === 0) return packets.tcpFacts(source, destination, sourcePort + index, port, packets.SYN);
+      return packets.tcpFacts(source, destination, sourcePort, port, index === 0 ? packets.SYN : packets.ACK);
     case "echo":
       return packets.echoFacts(source, destination, sourcePort, false);
     case "udp":

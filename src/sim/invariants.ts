@@ -135,21 +135,26 @@ export function checkFlowEnd(station: Station, worldMs: number, flow: FlowRecord
   return broken("cuts-are-true", `${shownFacts(facts)} at station ${station.number}, opened by the ${flow.opener} end`);
 }
 
+const BOUNDS: readonly (readonly [keyof Holdings, number])[] = [
+  ["peers", PEERS_MAX],
+  ["flows", FLOWS_MAX],
+  ["localReplies", LOCAL_REPLIES_MAX],
+  ["stagedOfOnePeer", STAGED_PACKETS_MAX],
+  ["heldOfOnePeer", LEASE_HELD_PACKETS_MAX],
+];
+const RECEIVER_INDEXES_OF_ONE_PEER_MAX = 4; // previous, current, next and one handshake
+
 export function checkHoldings(station: Station, holdings: Holdings): Violation | undefined {
-  const bounds: Record<keyof Holdings, number> = {
-    peers: PEERS_MAX,
-    receiverIndexes: 4 * holdings.peers, // previous, current, next and one handshake
-    flows: FLOWS_MAX,
-    localReplies: LOCAL_REPLIES_MAX,
-    stagedOfOnePeer: STAGED_PACKETS_MAX,
-    heldOfOnePeer: LEASE_HELD_PACKETS_MAX,
-  };
-  for (const [name, bound] of Object.entries(bounds) as [keyof Holdings, number][]) {
-    if (holdings[name] > bound) {
-      return broken("within-limits", `${name} ${holdings[name]} > ${bound} at station ${station.number}`);
-    }
+  for (const [name, bound] of BOUNDS) {
+    if (holdings[name] > bound) return overBound(station, name, holdings[name], bound);
   }
-  return undefined;
+  const indexes = RECEIVER_INDEXES_OF_ONE_PEER_MAX * holdings.peers;
+  if (holdings.receiverIndexes <= indexes) return undefined;
+  return overBound(station, "receiverIndexes", holdings.receiverIndexes, indexes);
+}
+
+function overBound(station: Station, name: string, count: number, bound: number): Violation {
+  return broken("within-limits", `${name} ${count} > ${bound} at station ${station.number}`);
 }
 
 /** After a timeout was handled at `clockMs` of the station's clock. */

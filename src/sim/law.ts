@@ -1,7 +1,6 @@
 // What the document says of one roster of sessions, twice: compiled for the engines, and asked of the naive evaluator,
 // which is the simulator's judge. A station is held to the law that it was told last, not to the newest.
-import type { Address } from "../base/address.ts";
-import { hostPrefix, parsePrefix } from "../base/address.ts";
+import { type Address, hostPrefix, type Prefix, parsePrefix } from "../base/address.ts";
 import type { DesiredPeer, DesiredState } from "../engine/desired-state.ts";
 import type { FilterProtocol } from "../filter/contract.ts";
 import { type CompiledPeer, PolicyCompiler } from "../policy/compile.ts";
@@ -49,7 +48,7 @@ export interface Contact {
 /** Keeps the compiler from revision to revision, as a coordinator does, for as long as the policy is the same. */
 export class Lawyer {
   #compiler: PolicyCompiler | undefined;
-  #known = new Set<string>();
+  #known = new Map<string, WorldSession>();
 
   /** Services that this session may serve, for the coordinator to give addresses to. */
   acceptedServices(policy: Policy, world: World, session: WorldSession): readonly string[] {
@@ -63,6 +62,7 @@ export class Lawyer {
     epoch: number,
     clockMs: number,
     contactOf: (id: string) => Contact,
+    knowsAll = false,
   ): { readonly told: Told; readonly nextChangeMs: number | undefined } {
     this.#update(law.policy, law.world);
     const compiled = this.#compiler!.compilePeer(session.id, clockMs)!;
@@ -81,14 +81,12 @@ export class Lawyer {
         outboundHosts: compiled.outboundHosts,
         revoked: law.revoked,
       },
-      peers: compiled.peers.map((peer) => {
-        const contact = contactOf(peer.session);
+      peers: (knowsAll ? this.#everybody(law.world, session) : compiled.peers).map((peer) => {
         const linkAddress = law.world.sessions.get(peer.session)!.addresses[0];
         return {
-          session: peer.session,
+          ...peer,
+          ...contactOf(peer.session),
           kind: "wirebadge" as const,
-          prefixes: peer.prefixes,
-          ...contact,
           ...(linkAddress === undefined ? {} : { linkAddress }),
         };
       }),
@@ -96,16 +94,34 @@ export class Lawyer {
     return { told: { law, session: session.id, compiledMs: clockMs, state }, nextChangeMs: compiled.nextChangeMs };
   }
 
+  /** With everything that each of them may ever carry: for one that asks for more than it is granted. */
+  #everybody(world: World, self: WorldSession): { readonly session: string; readonly prefixes: Prefix[] }[] {
+    return [...world.sessions.values()]
+      .filter((session) => session.id !== self.id)
+      .map((session) => ({
+        session: session.id,
+        prefixes: [
+          ...[...session.addresses, ...session.serviceAddresses.values()].map(hostPrefix),
+          ...session.offeredRoutes.flatMap((text) => parsePrefix(text) ?? []),
+        ],
+      }));
+  }
+
   #update(policy: Policy, world: World): void {
     if (this.#compiler?.policy !== policy) {
       this.#compiler = new PolicyCompiler(policy, world.network);
-      this.#known = new Set();
+      this.#known = new Map();
     }
-    for (const id of this.#known) if (!world.sessions.has(id)) this.#compiler.removeSession(id);
+    for (const id of [...this.#known.keys()]) {
+      if (world.sessions.has(id)) continue;
+      this.#compiler.removeSession(id);
+      this.#known.delete(id);
+    }
     for (const session of world.sessions.values()) {
+      if (this.#known.get(session.id) === session) continue;
       this.#compiler.setSession(world.identities.get(session.identity)!, session);
+      this.#known.set(session.id, session);
     }
-    this.#known = new Set(world.sessions.keys());
   }
 }
 

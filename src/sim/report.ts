@@ -1,8 +1,9 @@
 // Runs seeds one after the other up to the first that breaks something, and says what there is to say of it.
 import { INVARIANTS } from "./invariants.ts";
+import type { Outcome, SimulationOptions } from "./outcome.ts";
 import { drawScenario, type Scenario, shownStep } from "./scenario.ts";
 import { chooseSteps, formatSteps, parseSteps, shrink } from "./shrink.ts";
-import { type Outcome, type SimulationOptions, simulate } from "./simulation.ts";
+import { simulate } from "./simulation.ts";
 
 export interface SeedsOptions extends SimulationOptions {
   readonly seed: number;

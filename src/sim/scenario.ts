@@ -19,6 +19,8 @@ export interface TrafficStep {
   readonly sourcePort: number;
   readonly port: number;
   readonly count: number;
+  /** Between two of them; all at once at 0. TCP goes on on one connection then. */
+  readonly everyMs: number;
   /** How many packets may come of each. */
   readonly hops: number;
 }
@@ -60,6 +62,8 @@ export interface Scenario {
   readonly identities: readonly WorldIdentity[];
   readonly stations: readonly StationPlan[];
   readonly document: PolicyDocument;
+  /** How late the coordinator is when an `until` has passed; the engines are not. */
+  readonly coordinatorLagMs: number;
   readonly steps: readonly Step[];
 }
 
@@ -85,7 +89,10 @@ export function drawScenario(seed: number): Scenario {
   const startMs = START_MS + random.below(1_000_000);
   const stations: StationPlan[] = [];
   const count = 3 + random.below(3);
-  for (let number = 0; number < count; number++) stations.push(drawStation(random, identities, number));
+  const hostile = random.chance(0.75) ? random.below(count) : -1;
+  for (let number = 0; number < count; number++) {
+    stations.push(drawStation(random, identities, number, number === hostile));
+  }
   const steps = drawSteps(random, startMs, stations);
   return {
     seed,
@@ -97,11 +104,17 @@ export function drawScenario(seed: number): Scenario {
     identities,
     stations,
     document: drawDocument(random, startMs),
+    coordinatorLagMs: random.pick([0, 10_000, 60_000]),
     steps,
   };
 }
 
-function drawStation(random: SeededRandom, identities: readonly WorldIdentity[], number: number): StationPlan {
+function drawStation(
+  random: SeededRandom,
+  identities: readonly WorldIdentity[],
+  number: number,
+  isHostile: boolean,
+): StationPlan {
   // The first ones are an agent, a gateway and somebody else; later ones may be further sessions of the same identity.
   const identity = number < 3 ? identities[number]! : random.pick(identities);
   const isNode = identity.kind === "node";
@@ -114,14 +127,14 @@ function drawStation(random: SeededRandom, identities: readonly WorldIdentity[],
     clockErrorMs: random.below(101) - 50,
     controlDelayMs: random.pick([20, 300, 3_000]),
     isBehindNat: random.chance(0.3),
-    isHostile: random.chance(0.25),
+    isHostile,
   };
 }
 
 const CALM: NetworkFaults = { loss: 0.01, duplicate: 0.02, corrupt: 0.005, replay: 0.02, delayMs: 15, jitterMs: 10 };
 
 function drawFaults(random: SeededRandom): NetworkFaults {
-  if (random.chance(0.3)) return CALM;
+  if (random.chance(0.4)) return CALM;
   return {
     loss: random.pick([0, 0.05, 0.2, 0.5]),
     duplicate: random.pick([0, 0.1, 0.5]),
@@ -133,27 +146,78 @@ function drawFaults(random: SeededRandom): NetworkFaults {
 }
 
 type DrawnStep = Step extends infer S ? (S extends Step ? Omit<S, "atMs"> : never) : never;
+type EventKind = Exclude<Step["kind"], TrafficStep["kind"] | HostileStep["kind"]>;
 
+const EVENTS: readonly EventKind[] = [
+  "faults",
+  "cut",
+  "control-cut",
+  "rebind",
+  "crash",
+  "freeze",
+  "rotate-key",
+  "revoke",
+  "remove",
+  "enrol",
+  "epoch",
+  "garbage",
+  "policy",
+];
+
+/** Each world has some kinds of trouble and not others: together they would hide each other's effects (Groce 2012). */
 function drawSteps(random: SeededRandom, startMs: number, stations: readonly StationPlan[]): Step[] {
+  const events = EVENTS.filter(() => random.chance(0.5)).concat("policy", "control-cut");
   const steps: Step[] = [{ atMs: startMs, kind: "faults", faults: CALM }];
   let atMs = startMs + 2 * SECOND_MS;
-  const count = 60 + random.below(60);
+  const count = 25 + random.below(30);
+  const siegeAt = random.chance(0.6) ? random.below(count) : -1;
+  const trouble = random.pick([0.15, 0.3, 0.4]);
   for (let i = 0; i < count; i++) {
     atMs += random.chance(0.05) ? 30_000 + random.below(120_000) : random.below(2_500);
-    const step = random.chance(0.72) ? drawTraffic(random, stations) : drawEvent(random, atMs, stations);
+    const step = random.chance(trouble)
+      ? drawEvent(random, random.pick(events), atMs, stations)
+      : drawTraffic(random, stations);
     steps.push({ atMs, ...step } as Step);
+    if (i === siegeAt) steps.push(...drawSiege(random, atMs, stations));
   }
-  return steps;
+  return steps.sort((a, b) => a.atMs - b.atMs);
+}
+
+/** A hostile station keeps at another one for a minute, while policy and leases change under it. */
+function drawSiege(random: SeededRandom, atMs: number, stations: readonly StationPlan[]): Step[] {
+  const from = stations.findIndex((station) => station.isHostile);
+  if (from < 0) return [];
+  const to = (from + 1 + random.below(stations.length - 1)) % stations.length;
+  const kind = random.pick(["udp", "tcp"] as const);
+  const flows: Step[] = SIM_PORTS.map((port, index) => ({
+    atMs: atMs + 2_000 + index,
+    kind,
+    from,
+    to,
+    address: 0,
+    sourcePort: 41_000,
+    port,
+    count: 25,
+    everyMs: 2_000,
+    hops: 0,
+  }));
+  const events: Step[] = [
+    { atMs, kind: "policy", document: drawDocument(random, atMs) },
+    { atMs: atMs + 30_000, kind: "policy", document: drawDocument(random, atMs + 30_000) },
+    { atMs: atMs + 10_000, kind: "control-cut", station: random.pick([from, to]), forMs: 40_000 },
+  ];
+  return [events[0]!, ...flows, ...events.slice(1).filter(() => random.chance(0.5))];
 }
 
 function drawTraffic(random: SeededRandom, stations: readonly StationPlan[]): DrawnStep {
-  const from = random.below(stations.length);
+  const hostile = stations.findIndex((station) => station.isHostile);
+  const from = hostile >= 0 && random.chance(0.3) ? hostile : random.below(stations.length);
   const to = (from + 1 + random.below(stations.length - 1)) % stations.length;
   const sourcePort = random.chance(0.7) ? 40_000 + random.below(8) : random.pick(SIM_PORTS);
   const port = random.pick(SIM_PORTS);
-  if (stations[from]!.isHostile && random.chance(0.4)) {
+  if (stations[from]!.isHostile && random.chance(0.35)) {
     return {
-      kind: random.pick(["forge", "unasked"] as const),
+      kind: random.pick(["forge", "unasked", "unasked"] as const),
       from,
       to,
       as: random.below(stations.length),
@@ -162,6 +226,7 @@ function drawTraffic(random: SeededRandom, stations: readonly StationPlan[]): Dr
       answer: random.pick(["syn-ack", "ack", "reset", "echo-reply", "icmp-error"] as const),
     };
   }
+  const insists = random.chance(stations[from]!.isHostile ? 0.5 : 0.25);
   return {
     kind: random.pick(["udp", "udp", "tcp", "tcp", "echo", "fragments"] as const),
     from,
@@ -169,48 +234,39 @@ function drawTraffic(random: SeededRandom, stations: readonly StationPlan[]): Dr
     address: random.below(12),
     sourcePort,
     port,
-    count: random.chance(0.04) ? 200 : 1 + random.below(4),
-    hops: random.below(6),
+    count: insists ? 5 + random.below(50) : random.chance(0.03) ? 200 : 1 + random.below(4),
+    everyMs: insists ? random.pick([300, 1_000, 3_000]) : 0,
+    hops: random.below(insists ? 2 : 6),
   };
 }
 
-function drawEvent(random: SeededRandom, atMs: number, stations: readonly StationPlan[]): DrawnStep {
+function drawEvent(random: SeededRandom, kind: EventKind, atMs: number, stations: readonly StationPlan[]): DrawnStep {
   const station = random.below(stations.length);
   const other = (station + 1 + random.below(stations.length - 1)) % stations.length;
-  switch (random.below(22)) {
-    case 0:
-    case 1:
-    case 2:
-      return { kind: "faults", faults: drawFaults(random) };
-    case 3:
-    case 4:
-      return { kind: "cut", from: station, to: other, forMs: 1_000 + random.below(40_000) };
-    case 5:
-    case 6:
-      return { kind: "control-cut", station, forMs: 1_000 + random.below(90_000) };
-    case 7:
-    case 8:
-    case 9:
-      return { kind: "rebind", station, knownAfterMs: random.below(20_000) };
-    case 10:
-    case 11:
-      return { kind: "crash", station, forMs: random.below(20_000) };
-    case 12:
-      return { kind: "freeze", station, forMs: random.below(60_000) };
-    case 13:
-      return { kind: "rotate-key", station };
-    case 14:
-      return { kind: "revoke", station };
-    case 15:
-      return { kind: "remove", station };
-    case 16:
-      return { kind: "enrol", station };
-    case 17:
-      return random.chance(0.3) ? { kind: "epoch" } : { kind: "enrol", station };
-    case 18:
-      return { kind: "garbage", to: station, type: random.below(6), bytes: random.below(200) };
-    default:
-      return { kind: "policy", document: drawDocument(random, atMs) };
+  switch (kind) {
+    case "faults":
+      return { kind, faults: drawFaults(random) };
+    case "cut":
+      return { kind, from: station, to: other, forMs: 1_000 + random.below(40_000) };
+    case "control-cut":
+      return { kind, station, forMs: 1_000 + random.below(120_000) };
+    case "rebind":
+      return { kind, station, knownAfterMs: random.below(20_000) };
+    case "crash":
+      return { kind, station, forMs: random.below(20_000) };
+    case "freeze":
+      return { kind, station, forMs: random.below(60_000) };
+    case "garbage":
+      return { kind, to: station, type: random.below(6), bytes: random.below(200) };
+    case "policy":
+      return { kind, document: drawDocument(random, atMs) };
+    case "epoch":
+      return { kind };
+    case "rotate-key":
+    case "revoke":
+    case "remove":
+    case "enrol":
+      return { kind, station };
   }
 }
 

@@ -1,7 +1,9 @@
 // Fewer steps that break the same invariant: takes out runs of steps, halves first, for as long as it still fails
 // (Zeller, Hildebrandt 2002, without the complements).
+
+import type { Outcome, SimulationOptions } from "./outcome.ts";
 import type { Scenario } from "./scenario.ts";
-import { type Outcome, type SimulationOptions, simulate } from "./simulation.ts";
+import { simulate } from "./simulation.ts";
 
 const RUNS_MAX = 400;
 
@@ -9,8 +11,9 @@ export function chooseSteps(scenario: Scenario, kept: readonly number[]): Scenar
   return { ...scenario, steps: kept.flatMap((index) => scenario.steps[index] ?? []) };
 }
 
-/** "3,17-20" → [3, 17, 18, 19, 20]. @throws RangeError when it is something else. */
+/** "3,17-20" → [3, 17, 18, 19, 20]; "none" → []. @throws RangeError when it is something else. */
 export function parseSteps(text: string): number[] {
+  if (text === "none") return [];
   const steps = new Set<number>();
   for (const part of text.split(",")) {
     const match = /^(\d{1,6})(?:-(\d{1,6}))?$/.exec(part);
@@ -23,6 +26,7 @@ export function parseSteps(text: string): number[] {
 }
 
 export function formatSteps(steps: readonly number[]): string {
+  if (steps.length === 0) return "none";
   const parts: string[] = [];
   for (let i = 0; i < steps.length; i++) {
     let end = i;

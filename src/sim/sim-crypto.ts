@@ -1,18 +1,18 @@
 // The real cryptography, the portable provider's bytes for bytes, with the curves computed by the machine's library
 // where there is one: a run makes hundreds of handshakes. Nothing that a run does depends on which it was.
-import { toHex } from "../base/bytes.ts";
-import { leaseEndMs, verifyLease } from "../control/lease.ts";
 import { PortableCrypto } from "../crypto/portable.ts";
 import type { Crypto } from "../crypto/provider.ts";
-import type { LeaseVerifier, VerifiedLease } from "../engine/desired-state.ts";
 import { chooseCrypto } from "../io/crypto-choice.ts";
+
+const BASE_POINT = new Uint8Array(32);
+BASE_POINT[0] = 9;
 
 export function makeSimCrypto(): Crypto {
   const portable = new PortableCrypto();
   const curves = chooseCrypto().crypto;
   return {
     name: "portable", // engines of slow machines: the same bound on handshakes everywhere
-    publicKey: (privateKey) => curves.publicKey(privateKey),
+    publicKey: (privateKey) => curves.dh(privateKey, BASE_POINT)!, // RFC 7748 §6.1; the imported key serves again
     dh: (privateKey, publicKey) => curves.dh(privateKey, publicKey),
     signPublicKey: (seed) => curves.signPublicKey(seed),
     sign: (seed, message) => curves.sign(seed, message),
@@ -27,20 +27,5 @@ export function makeSimCrypto(): Crypto {
     open: (key, counter, sealed, aad) => portable.open(key, counter, sealed, aad),
     xSeal: (key, nonce, plaintext, aad) => portable.xSeal(key, nonce, plaintext, aad),
     xOpen: (key, nonce, sealed, aad) => portable.xOpen(key, nonce, sealed, aad),
-  };
-}
-
-/** A signature is checked once for all stations that are shown the lease. */
-export function cachingVerifier(crypto: Crypto, signKey: Uint8Array): LeaseVerifier {
-  const known = new Map<string, VerifiedLease | undefined>();
-  return {
-    verify(bytes) {
-      const key = toHex(bytes);
-      if (!known.has(key)) {
-        const lease = verifyLease(crypto, signKey, bytes);
-        known.set(key, typeof lease === "string" ? undefined : { ...lease, endMs: leaseEndMs(lease) });
-      }
-      return known.get(key);
-    },
   };
 }

@@ -3,7 +3,6 @@
 import { type Address, type Endpoint, equalEndpoint, isV4, makeV4, parseAddress } from "../base/address.ts";
 import { randomBytes, SeededRandom } from "../base/random.ts";
 import { SECOND_MS } from "../base/units.ts";
-import type { LeaseVerifier } from "../engine/desired-state.ts";
 import type { EngineSink } from "../engine/engine.ts";
 import { type ControlMessage, type CoordinatorWake, type SignedLease, SimCoordinator } from "./coordinator.ts";
 import { policyOf, SIM_BEHIND } from "./documents.ts";
@@ -16,45 +15,19 @@ import {
   checkFlowEnd,
   checkHoldings,
   type Delivery,
-  type InvariantName,
   identify,
   type Violation,
 } from "./invariants.ts";
 import { Ledger, type SentPacket } from "./ledger.ts";
 import { NO_FAULTS, type SimDatagram, SimNetwork } from "./network.ts";
+import type { Outcome, SimulationOptions } from "./outcome.ts";
 import type { Facts, Mark } from "./packets.ts";
 import * as packets from "./packets.ts";
 import { Probes, TALK_WITHIN_MS } from "./probes.ts";
 import type { HostileStep, Scenario, Step, TrafficStep } from "./scenario.ts";
-import { cachingVerifier, makeSimCrypto } from "./sim-crypto.ts";
+import { makeSimCrypto } from "./sim-crypto.ts";
 import { Station } from "./station.ts";
 import { Trace } from "./trace.ts";
-
-export interface SimulationOptions {
-  /** Called with every engine that starts, before anything happens to it: tests break something here. */
-  readonly sabotage?: (station: Station) => void;
-  /** Lines of trace kept for a failure. */
-  readonly tailLines?: number;
-}
-
-export interface Outcome {
-  readonly seed: number;
-  /** Undefined: everything held. */
-  readonly violation: { readonly invariant: InvariantName; readonly detail: string } | undefined;
-  /** Over every event: equal for equal runs. */
-  readonly hash: string;
-  /** The last events, oldest first. */
-  readonly tail: readonly string[];
-  readonly virtualMs: number;
-  readonly turns: number;
-  readonly sent: number;
-  readonly delivered: number;
-  /** How long the slowest allowed pair took to talk after the faults, in virtual ms. */
-  readonly slowestPairMs: number;
-  readonly pairs: number;
-  /** Of all engines that ever ran, added up. */
-  readonly counters: Readonly<Record<string, number>>;
-}
 
 const PROBE_EVERY_MS = SECOND_MS;
 const SETTLE_MS = 3 * SECOND_MS;
@@ -91,7 +64,6 @@ class Simulation {
   readonly #trace: Trace;
   readonly #hosts: SeededRandom;
   readonly #keys: SeededRandom;
-  readonly #leases: LeaseVerifier;
   /** Of every session, as it got them. */
   readonly #held = new Map<string, SignedLease[]>();
   readonly #controlFreeMs: number[] = [];
@@ -117,13 +89,16 @@ class Simulation {
       new SeededRandom(scenario.seed ^ 0x5eed_0004),
       {
         send: (station, message) => this.#sendControl(station, message),
-        wake: (atMs, wake) => this.#queue.push(quarter(atMs), { kind: "wake", wake }),
+        knowsAll: (station) => scenario.stations[station]!.isHostile,
+        wake: (atMs, wake) => {
+          const lagMs = wake.kind === "publish" ? scenario.coordinatorLagMs : 0;
+          this.#queue.push(quarter(atMs + lagMs), { kind: "wake", wake });
+        },
       },
       scenario.network,
       new Map(scenario.identities.map((identity) => [identity.name, identity])),
       policyOf(scenario.document, 1),
     );
-    this.#leases = cachingVerifier(crypto, this.#coordinator.signKey);
     for (const [number] of scenario.stations.entries()) this.#addStation(number);
     this.#coordinator.publish(this.#nowMs);
     for (const station of this.#stations) this.#coordinator.connected(this.#nowMs, station.session);
@@ -278,14 +253,11 @@ class Simulation {
       case "control-cut":
         station.isControlCut = true;
         return this.#later(step.forMs, () => this.#mendControl(station));
-      case "rebind": {
-        const endpoint = this.#nextEndpoint();
-        station.endpoint = endpoint;
-        station.nat?.rebind();
+      case "rebind":
+        this.#rebind(station);
         return this.#later(step.knownAfterMs, () =>
           this.#coordinator.setEndpoint(this.#nowMs, station.session, station.endpoint),
         );
-      }
       case "crash":
         if (station.isDown) return;
         this.#addCounters(station);
@@ -326,7 +298,7 @@ class Simulation {
       this.#newKeyPair(),
       this.#nextEndpoint(),
       (made) => this.#sinkOf(made),
-      this.#leases,
+      this.#coordinator.leases,
     );
     this.#options.sabotage?.(station);
     this.#stations.push(station);
@@ -359,7 +331,9 @@ class Simulation {
   }
 
   #restart(station: Station): void {
-    station.restart(this.#nowMs, this.#sinkOf(station), this.#leases, () => this.#options.sabotage?.(station));
+    station.restart(this.#nowMs, this.#sinkOf(station), this.#coordinator.leases, () =>
+      this.#options.sabotage?.(station),
+    );
     this.#mendControl(station);
   }
 
@@ -377,6 +351,11 @@ class Simulation {
   #newKeyPair(): { privateKey: Uint8Array; publicKey: Uint8Array } {
     const privateKey = randomBytes(this.#keys, 32);
     return { privateKey, publicKey: crypto.publicKey(privateKey) };
+  }
+
+  #rebind(station: Station): void {
+    station.endpoint = this.#nextEndpoint();
+    station.nat?.rebind();
   }
 
   #nextEndpoint(): Endpoint {
@@ -461,9 +440,14 @@ class Simulation {
     if (destination === undefined || source === undefined) return;
     for (let i = 0; i < step.count; i++) {
       const facts = trafficFacts(step, i, source, destination);
-      if (step.kind === "fragments" && !isV4(source)) this.#injectFragments(from, facts, i);
-      else this.#inject(from, facts, { role: "ask", hops: step.hops });
+      if (i > 0 && step.everyMs > 0) this.#later(i * step.everyMs, () => this.#injectOf(step, from, facts, i));
+      else this.#injectOf(step, from, facts, i);
     }
+  }
+
+  #injectOf(step: TrafficStep, from: Station, facts: Facts, index: number): void {
+    if (step.kind === "fragments" && !isV4(facts.source)) this.#injectFragments(from, facts, index);
+    else this.#inject(from, facts, { role: "ask", hops: step.hops });
   }
 
   #hostile(step: HostileStep): void {
@@ -582,6 +566,7 @@ class Simulation {
     this.#network.mendAll();
     for (const station of this.#stations) {
       station.frozenUntilMs = this.#nowMs;
+      if (this.#hosts.chance(0.5)) this.#rebind(station);
       if (station.isDown) this.#restart(station);
       this.#mendControl(station);
       this.#coordinator.setEndpoint(this.#nowMs, station.session, station.endpoint);
