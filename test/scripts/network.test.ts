@@ -4,7 +4,7 @@ import { expect, test } from "vitest";
 import { TestNetwork } from "./network.ts";
 
 test("an agent reaches a service through a gateway, each a process of its own; closing leaves nothing", async () => {
-  const network = await TestNetwork.start();
+  await using network = await TestNetwork.start(); // also when a step fails
   const service = await network.service("echo");
   await network.setPolicy({
     services: { echo: { at: `127.0.0.1 tcp:${service.port}`, via: ["node:gw"] } },
