@@ -82,7 +82,7 @@ export class ControlDesk implements ControlHandler {
     this.#present.set(session.id, { connection, probeKey, punches });
     const known = sameOffers(before ?? session, session.offeredRoutes, session.offeredServes) && before !== undefined;
     const concerned = new Set(netmaps.seenBy(session.id));
-    if (!known) this.#parts.roster.put(session);
+    const affected = known ? "related" : this.#parts.roster.put(session);
     core.world.endpoints.set(session.id, checkedEndpoints(request.endpoints));
     this.#seen.set(session.id, { atMs: nowMs, software: applicant.software });
     core.counters.add(fresh ? "sessions-enrolled" : "sessions-resumed");
@@ -101,6 +101,7 @@ export class ControlDesk implements ControlHandler {
     connection.sendBytes(RECORD_LEASE, leases.issue(session));
     if (known) netmaps.setEndpoints(session.id, core.world.endpoints.get(session.id) ?? []);
     else this.#tellConcerned(session.id, concerned);
+    if (affected === "all") netmaps.refreshAll();
   }
 
   /**
@@ -229,8 +230,9 @@ export class ControlDesk implements ControlHandler {
         const session = { ...(core.world.sessions.get(row.id) ?? row), offeredRoutes: routes, offeredServes: serves };
         if (!core.world.sessions.has(row.id)) return; // ended while this waited
         const before = netmaps.seenBy(row.id);
-        roster.put(session);
+        const affected = roster.put(session);
         this.#tellConcerned(row.id, [row.id, ...before]);
+        if (affected === "all") netmaps.refreshAll();
       },
     );
   }

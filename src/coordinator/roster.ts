@@ -2,7 +2,7 @@
 // compiler, filled with everybody.
 import { type Address, parseAddress, parsePrefix } from "../base/address.ts";
 import { assert } from "../base/assert.ts";
-import { type CompiledPeer, PolicyCompiler } from "../policy/compile.ts";
+import { type Affected, type CompiledPeer, PolicyCompiler } from "../policy/compile.ts";
 import { type Explained, explainForAdmin } from "../policy/explain.ts";
 import type { Policy } from "../policy/policy.ts";
 import type { World as PolicyWorld, WorldIdentity, WorldNetwork, WorldSession } from "../policy/world.ts";
@@ -61,10 +61,10 @@ export class Roster {
     this.#compiler = this.#filled(policy);
   }
 
-  /** New, or with other offers. */
-  put(session: SessionRow): void {
+  /** New, or with other offers. "all": lists such as `tag:` or `node:*` now name more: every peer's map may differ. */
+  put(session: SessionRow): Affected {
     this.#world.sessions.set(session.id, session);
-    this.#place(this.#compiler, session);
+    return this.#place(this.#compiler, session);
   }
 
   drop(id: string): void {
@@ -121,14 +121,15 @@ export class Roster {
   }
 
   /** Twice where it serves something: which services it may serve decides which addresses it gets. */
-  #place(compiler: PolicyCompiler, session: SessionRow): void {
+  #place(compiler: PolicyCompiler, session: SessionRow): Affected {
     const identity = this.#world.identities.get(session.identity);
     assert(identity !== undefined, "a session has an identity");
-    compiler.setSession(policyIdentity(identity), policySession(session, new Map()));
+    const affected = compiler.setSession(policyIdentity(identity), policySession(session, new Map()));
     const addresses = new Map<string, Address>();
     for (const service of compiler.acceptedServices(session.id))
       addresses.set(service, addressOf(serviceAddress(this.#world.network, service, session.id)));
     this.#serviceAddresses.set(session.id, addresses);
     if (addresses.size > 0) compiler.setSession(policyIdentity(identity), policySession(session, addresses));
+    return affected;
   }
 }
