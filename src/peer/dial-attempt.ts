@@ -3,6 +3,7 @@
 import { clearTimeout, setTimeout } from "node:timers";
 import { type Address, equalAddress } from "../base/address.ts";
 import type { Netstack, TcpCloseReason, TcpConnection } from "../netstack/contract.ts";
+import { isUnicast } from "../wire/answer.ts";
 import { PROTOCOL_TCP } from "../wire/packet.ts";
 import { encodeNameDialRequest, NameDialAnswerReader } from "./name-dial.ts";
 import { type DialDenial, DialError, type DialFailure, type DialTarget, type OverlayView } from "./overlay.ts";
@@ -69,12 +70,14 @@ class DialAttempt {
 
   start(): void {
     const { signal, view, turns, stack } = this.#options;
-    const local = view.localAddressFor(this.#route.address);
+    const { address } = this.#route;
+    const local = view.localAddressFor(address);
     if (signal?.aborted === true) {
       this.#fail("aborted");
       return;
     }
-    if (local === undefined) {
+    // Nobody answers a SYN to a group, to everybody or to no address at all (RFC 9293 §3.9.2.3): said now, not waited for.
+    if (local === undefined || !isUnicast(address.w0, address.w1, address.w2, address.w3)) {
       this.#fail("unreachable");
       return;
     }

@@ -158,6 +158,14 @@ test("a full connection table and a family without an own address are unreachabl
   expect((await failure(world.dialer().dial({ host: "staging", port: 80 }))).kind).toBe("unreachable");
 });
 
+test("an address that no stream can be opened to is unreachable at once", async () => {
+  const world = new World();
+  for (const host of ["0.0.0.0", "0.1.2.3", "224.0.0.1", "255.255.255.255", "::", "ff02::1"]) {
+    expect((await failure(world.dialer().dial({ host, port: 80 }))).kind).toBe("unreachable");
+  }
+  expect(opened(world)).toEqual([]);
+});
+
 test("a gateway that answers name-dial with nonsense, or half, or nothing, is unreachable or timed out", async () => {
   for (const [bytes, kind] of [
     [Uint8Array.of(9, 9, 9), "unreachable"],
