@@ -32,7 +32,6 @@ export interface PeerFacts {
   readonly listenPort: number;
   readonly crypto: { readonly name: string; readonly reason: string };
   readonly ownerCheck: Status["ownerCheck"];
-  readonly serving: readonly string[];
   readonly entryPoints: () => readonly EntryPoint[];
   readonly coordinator: () => { url: string; connected: boolean; lastError: string | undefined };
   /** By the coordinator's clock. */
@@ -77,6 +76,14 @@ export function describeDenial(denial: PeerDenial, views: PeerViews): Denial {
   };
 }
 
+/** Of its own offers, those that the policy accepted: what else was offered is among the refused ones. */
+function servedIn(netmap: NetmapView): string[] {
+  return [
+    ...netmap.serves.map(({ name }) => `service:${name}`),
+    ...netmap.routes.map(({ destination }) => destination),
+  ];
+}
+
 function isUnspecified({ w0, w1, w2, w3 }: Address): boolean {
   return w0 === 0 && w1 === 0 && w3 === 0 && (w2 === 0 || w2 === 0xffff);
 }
@@ -117,7 +124,7 @@ export class PeerHost implements LocalApiHost {
       ownerCheck: facts.ownerCheck,
       peers: this.#peers(netmap),
       services: (netmap?.services ?? []).map(describeService),
-      serving: [...facts.serving],
+      serving: netmap === undefined ? [] : servedIn(netmap),
       refusedOffers: (netmap?.refusedOffers ?? []).map(({ offer, reason }) => ({ offer, reason })),
       entryPoints: [...facts.entryPoints()],
       counters: { ...engine.counters(), ...facts.shellCounters() },

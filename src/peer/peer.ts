@@ -372,7 +372,6 @@ class Peer {
         listenPort: this.#udp!.port,
         crypto: { name: crypto.name, reason: reason ?? "" },
         ownerCheck: this.#owner.mode,
-        serving: [...this.#options.routes, ...this.#options.serves.map((text) => `service:${offeredName(text)}`)],
         entryPoints: () => this.#allEntryPoints(),
         coordinator: () => ({
           url: this.#store.url,
