@@ -76,7 +76,7 @@ class DialAttempt {
       this.#fail("aborted");
       return;
     }
-    // Nobody answers a SYN to a group, to everybody or to no address at all (RFC 9293 §3.9.2.3): said now, not waited for.
+    // Nobody answers a SYN to a group, to everybody or to no address at all: said now, not waited for.
     if (local === undefined || !isUnicast(address.w0, address.w1, address.w2, address.w3)) {
       this.#fail("unreachable");
       return;

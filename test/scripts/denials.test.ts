@@ -92,7 +92,7 @@ test("the grants themselves work", async () => {
   expect(await auditor.echo("hidden", portOf("hidden"), "granted, too")).toBe("granted, too");
 });
 
-test("a denied SOCKS connection: reply 2, and at once the reason with its id, on stderr and in `denials --json`", async () => {
+test("a denied SOCKS connection: reply 2, and at once the reason with its id on stderr and in `denials`", async () => {
   const earlier = told(coder).length;
   expect(await replyTo(coder, "production")).toBe(DENIED);
   const denial = await toldWithin(coder, earlier);
@@ -220,7 +220,7 @@ test("a node that offers part of another's route, or all addresses, changes nobo
   expect((await rogue.status()).peers).toEqual([]); // nobody has even been told of it
 });
 
-test("a node that the policy names, but that offers nothing itself, is dialled by nobody; the admin sees why", async () => {
+test("a node that the policy names, but that offers nothing itself, is not dialled; the admin sees why", async () => {
   expect(await replyTo(coder, "promised", promised.port)).toBe(DENIED);
   const asked = await network.adminCommand(["can", "agent:coder", "service:promised"]);
   expect(asked.code).toBe(1);

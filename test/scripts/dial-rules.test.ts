@@ -84,7 +84,7 @@ describe.runIf(needs("linux", "netns", "ipv6"))("an agent granted everything thr
   const arrivals = (): number =>
     [own, neighbour].flatMap(({ received }) => received).filter(({ event }) => event !== "closed").length;
 
-  /** By each of the names or addresses: replies other than the one that it should be, and what has reached a listener. */
+  /** Of each of the names or addresses: another reply than it should be, and what has reached a listener. */
   async function leaks(hosts: readonly string[], from = agent): Promise<string[]> {
     const found: string[] = [];
     for (const host of hosts) {
@@ -185,7 +185,7 @@ describe.runIf(needs("linux", "netns", "ipv6"))("an agent granted everything thr
     expect(await leaks(all.map((address) => nameOf(address)))).toEqual([]);
   });
 
-  test("reaches none of them by a name whose second answer is one: only the answers that may be are dialled", async () => {
+  test("reaches none of them by a name whose second answer is one: only the others are dialled", async () => {
     const port = 8081; // the neighbour's is closed, here listens the gateway's machine
     const here = await network.service("second", { namespace: machine, host: "::", port });
     expect(await replyTo(nameOf(SITE), port)).toBe(REFUSED); // refused: it was dialled
