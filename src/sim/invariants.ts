@@ -28,6 +28,7 @@ export const INVARIANTS = {
   "within-limits": "no queue or table is over its bound",
   "no-busy-deadline": "a deadline that was handled is in the future, and no engine wakes without end",
   "never-throws": "nothing that comes from the network makes an engine throw",
+  "streams-exact": "a byte stream between two userspace stacks arrives whole and in order, in bounded time",
   "allowed-pairs-talk": "once faults stop, every allowed pair talks within a bounded time",
 } as const;
 
@@ -58,7 +59,7 @@ function broken(invariant: InvariantName, detail: string): Violation {
 /** What a delivered packet is: one that a host sent, or an answer that an engine made. */
 export function identify(ledger: Ledger, { packet }: Delivery): SentPacket | Facts | Violation {
   const mark = markOf(packet);
-  const sent = mark === undefined ? undefined : ledger.find(mark.id);
+  const sent = mark === undefined ? ledger.findSegment(packet) : ledger.find(mark.id);
   if (sent !== undefined && equalBytes(sent.bytes, packet)) return sent;
   const facts = readFacts(packet);
   if (facts === undefined) return broken("bytes-intact", `unreadable packet of ${packet.length} bytes`);

@@ -24,6 +24,8 @@ export interface Outcome {
   /** How long the slowest allowed pair took to talk after the faults, in virtual ms. */
   readonly slowestPairMs: number;
   readonly pairs: number;
+  /** Byte streams that arrived whole. */
+  readonly streams: number;
   /** Of all engines that ever ran, added up. */
   readonly counters: Readonly<Record<string, number>>;
 }

@@ -52,6 +52,7 @@ export function report(run: Run, withEvents = false): string[] {
     `${total((one) => one.sent)} packets sent`,
     `${total((one) => one.delivered)} delivered`,
     `${total((one) => one.pairs)} pairs tried after the faults (slowest ${(slowestMs / 1000).toFixed(1)} s)`,
+    `${total((one) => one.streams)} streams whole`,
   ];
   lines.push(said.join(", "));
   if (last !== undefined && run.outcomes.length === 1) lines.push(`trace ${last.hash}`);

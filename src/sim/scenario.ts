@@ -65,6 +65,8 @@ export interface Scenario {
   /** How late the coordinator is when an `until` has passed; the engines are not. */
   readonly coordinatorLagMs: number;
   readonly steps: readonly Step[];
+  /** At the end a byte stream between two userspace stacks, where somebody may open one. */
+  readonly hasStream: boolean;
 }
 
 const START_MS = 1_700_000_000_000;
@@ -106,6 +108,7 @@ export function drawScenario(seed: number): Scenario {
     document: drawDocument(random, startMs),
     coordinatorLagMs: random.pick([0, 10_000, 60_000]),
     steps,
+    hasStream: random.chance(0.25),
   };
 }
 

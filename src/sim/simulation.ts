@@ -27,6 +27,7 @@ import { Probes, TALK_WITHIN_MS } from "./probes.ts";
 import type { HostileStep, Scenario, Step, TrafficStep } from "./scenario.ts";
 import { makeSimCrypto } from "./sim-crypto.ts";
 import { Station } from "./station.ts";
+import { findStreamPair, STREAM_FAULTS, STREAM_WITHIN_MS, StreamTrial } from "./stream-trial.ts";
 import { Trace } from "./trace.ts";
 
 const PROBE_EVERY_MS = SECOND_MS;
@@ -69,6 +70,8 @@ class Simulation {
   readonly #controlFreeMs: number[] = [];
   readonly #counters: Record<string, number> = {};
   #probes: Probes | undefined;
+  #stream: StreamTrial | undefined;
+  #streams = 0;
   #nowMs: number;
   #turns = 0;
   #endpoints = 0;
@@ -121,6 +124,7 @@ class Simulation {
       delivered: this.#ledger.delivered,
       slowestPairMs: this.#probes?.slowestMs(this.#nowMs) ?? 0,
       pairs: this.#probes?.size ?? 0,
+      streams: this.#streams,
       counters: this.#counters,
     };
   }
@@ -131,7 +135,8 @@ class Simulation {
   #runUntil(untilMs: number, isDone: () => boolean = () => false): void {
     while (this.#violation === undefined && !isDone()) {
       const timerMs = Math.min(...this.#stations.map((station) => station.nextDeadlineMs()));
-      const nextMs = Math.max(this.#nowMs, Math.min(this.#queue.nextMs, timerMs));
+      const streamMs = this.#stream?.nextDeadlineMs() ?? Number.POSITIVE_INFINITY;
+      const nextMs = Math.max(this.#nowMs, Math.min(this.#queue.nextMs, timerMs, streamMs));
       if (nextMs > untilMs) break;
       this.#nowMs = nextMs;
       for (let event = this.#queue.takeDue(nextMs); event !== undefined; event = this.#queue.takeDue(nextMs)) {
@@ -139,6 +144,7 @@ class Simulation {
         if (this.#violation !== undefined) return;
       }
       for (const station of this.#stations) if (station.nextDeadlineMs() <= nextMs) this.#timeout(station);
+      if (streamMs <= nextMs) this.#fail(this.#stream!.handleTimeout(nextMs));
       if (this.#turns > TURNS_MAX) this.#fail({ invariant: "no-busy-deadline", detail: "the run does not end" });
     }
     if (this.#violation === undefined && !isDone()) this.#nowMs = Math.max(this.#nowMs, untilMs);
@@ -495,7 +501,7 @@ class Simulation {
       facts,
       mark,
       bytes,
-      permittedAtSource: station.plan.isHostile ? undefined : this.#permitsOut(station, facts),
+      permittedAtSource: station.plan.isHostile ? undefined : station.permitsOut(this.#nowMs, facts),
       part,
       deliveredTo: undefined,
     });
@@ -503,21 +509,6 @@ class Simulation {
     const buffer = new Uint8Array(bytes.length + 64);
     buffer.set(bytes, 32);
     this.#turn(station, "packet", (clockMs) => station.engine.handlePacket(clockMs, buffer, 32, bytes.length));
-  }
-
-  /** By the judge, towards whichever peers the destination may lie behind. */
-  #permitsOut(station: Station, facts: Facts): boolean {
-    const { told, judge } = station;
-    if (told === undefined) return false;
-    const clockMs = station.coordinatorMs(this.#nowMs);
-    let isPermitted = false;
-    for (const { session } of told.state.peers) {
-      const permission = judge.permits(this.#nowMs, told.law, clockMs, session, "local", facts);
-      if (permission === undefined) continue;
-      judge.note(this.#nowMs, session, "local", facts, permission);
-      isPermitted = true;
-    }
-    return isPermitted;
   }
 
   #delivered(station: Station, session: string, packet: Uint8Array): void {
@@ -531,23 +522,16 @@ class Simulation {
     );
     const violation = checkDelivery(delivery, facts, sent);
     if (violation !== undefined) return this.#fail(violation);
-    if (!this.#judgeIn(station, session, facts)) return;
+    if (!station.permitsIn(this.#nowMs, session, facts) && !station.plan.isHostile) {
+      const detail = `${packets.shownFacts(facts)} at station ${station.number}, from ${session}`;
+      return this.#fail({ invariant: "nothing-forbidden", detail });
+    }
     this.#ledger.delivered++;
+    if (sent !== undefined) sent.deliveredTo = station.number;
+    if (this.#stream?.takes(station, facts)) return this.#toStack(this.#stream, station, packet);
     if (sent === undefined) return;
-    sent.deliveredTo = station.number;
     this.#probes?.note(this.#nowMs, station, sent);
     if (sent.part === "whole") this.#host(station, sent);
-  }
-
-  #judgeIn(station: Station, session: string, facts: Facts): boolean {
-    const { told, judge } = station;
-    const clockMs = station.coordinatorMs(this.#nowMs);
-    const permission = judge.permits(this.#nowMs, told!.law, clockMs, session, "remote", facts);
-    if (permission !== undefined) judge.note(this.#nowMs, session, "remote", facts, permission);
-    if (permission !== undefined || station.plan.isHostile) return true;
-    const detail = `${packets.shownFacts(facts)} at station ${station.number}, from ${session}`;
-    this.#fail({ invariant: "nothing-forbidden", detail });
-    return false;
   }
 
   #host(station: Station, sent: SentPacket): void {
@@ -580,5 +564,32 @@ class Simulation {
       for (const { from, facts } of probes.waiting()) this.#inject(from, facts, { role: "probe", hops: 1 });
       this.#runUntil(this.#nowMs + PROBE_EVERY_MS, () => probes.waiting().length === 0);
     }
+    if (this.#violation === undefined && this.#scenario.hasStream) this.#tryStream();
+  }
+
+  /** One of the pairs gets a byte stream, over a network that is a little bad again. */
+  #tryStream(): void {
+    const pair = findStreamPair(this.#coordinator.law, this.#nowMs, this.#stations);
+    if (pair === undefined) return;
+    this.#say(`a stream from ${pair.from.number} to ${pair.to.number}`);
+    this.#network.faults = STREAM_FAULTS;
+    const stream = new StreamTrial(pair, this.#hosts, (station, bytes) => {
+      const facts = packets.readFacts(bytes)!;
+      const mark: Mark = { id: this.#ledger.nextId, role: "silent", hops: 0 };
+      this.#injectBytes(station, facts, mark, bytes, "segment");
+    });
+    this.#stream = stream;
+    stream.start(this.#nowMs);
+    const roaming = this.#hosts.chance(0.5) ? pair.from : pair.to;
+    this.#later(1_500, () => this.#stationStep({ kind: "rebind", station: 0, atMs: 0, knownAfterMs: 500 }, roaming));
+    for (let i = 1; i <= 3; i++) this.#later(i * SECOND_MS, () => this.#coordinator.publish(this.#nowMs));
+    this.#runUntil(this.#nowMs + STREAM_WITHIN_MS, () => stream.isDone || stream.check(false) !== undefined);
+    this.#fail(stream.check(true));
+    this.#streams = stream.isDone ? 1 : 0;
+  }
+
+  /** Not within the engine's call: what the stack says in answer goes into the engine again. */
+  #toStack(stream: StreamTrial, station: Station, packet: Uint8Array): void {
+    this.#later(0, () => stream.handlePacket(this.#nowMs, station, packet));
   }
 }

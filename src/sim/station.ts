@@ -7,9 +7,11 @@ import type { Crypto, KeyPair } from "../crypto/provider.ts";
 import type { LeaseVerifier } from "../engine/desired-state.ts";
 import { Engine, type EngineSink } from "../engine/engine.ts";
 import type { SignedLease } from "./coordinator.ts";
+import type { Opener } from "./flow-memory.ts";
 import { Judge } from "./judge.ts";
 import type { Told } from "./law.ts";
 import { Nat } from "./network.ts";
+import type { Facts } from "./packets.ts";
 
 export interface StationPlan {
   readonly identity: string;
@@ -119,6 +121,31 @@ export class Station {
       if (!told.state.peers.some((peer) => peer.session === session)) this.judge.flows.forget(session);
     }
     if (!this.isDown) this.#apply(worldMs, told);
+  }
+
+  /**
+   * By the judge: may its host send this? Asked for whichever peers the destination may lie behind; where it may, the
+   * judge remembers the flow.
+   */
+  permitsOut(worldMs: number, facts: Facts): boolean {
+    let isPermitted = false;
+    for (const { session } of this.told?.state.peers ?? []) {
+      if (this.#permits(worldMs, session, "local", facts)) isPermitted = true;
+    }
+    return isPermitted;
+  }
+
+  /** By the judge: may this come in from that session? */
+  permitsIn(worldMs: number, session: string, facts: Facts): boolean {
+    return this.#permits(worldMs, session, "remote", facts);
+  }
+
+  #permits(worldMs: number, session: string, sender: Opener, facts: Facts): boolean {
+    const { told, judge } = this;
+    if (told === undefined) return false;
+    const permission = judge.permits(worldMs, told.law, this.coordinatorMs(worldMs), session, sender, facts);
+    if (permission !== undefined) judge.note(worldMs, session, sender, facts, permission);
+    return permission !== undefined;
   }
 
   /** World's time of the engine's next deadline; infinite while nothing runs. */

@@ -2,6 +2,7 @@
 import { afterEach, describe, expect, test, vi } from "vitest";
 import { Routes } from "../../src/engine/routes.ts";
 import type { AddressRule, FilterState } from "../../src/filter/contract.ts";
+import { UserspaceStack } from "../../src/netstack/stack.ts";
 import { PeerPath } from "../../src/path/peer-path.ts";
 import type { InvariantName } from "../../src/sim/invariants.ts";
 import { runSeeds } from "../../src/sim/report.ts";
@@ -209,6 +210,29 @@ const plants: readonly [name: string, found: InvariantName | InvariantName[], pl
     () => {
       vi.spyOn(Session.prototype, "seal").mockReturnValue(undefined);
     },
+  ],
+  [
+    "a userspace stack hands out other bytes than it got",
+    "streams-exact",
+    once(() => {
+      const { connectTcp } = UserspaceStack.prototype;
+      vi.spyOn(UserspaceStack.prototype, "connectTcp").mockImplementation(function (this: UserspaceStack, ...args) {
+        const connection = connectTcp.apply(this, args);
+        if (connection === undefined) return undefined;
+        const read = connection.read.bind(connection);
+        return Object.assign(connection, {
+          read: (nowMs: number, maxBytes: number) =>
+            read(nowMs, maxBytes)?.map((byte, at) => (at === 7 ? byte ^ 1 : byte)),
+        });
+      });
+    }),
+  ],
+  [
+    "a userspace stack hears nothing",
+    "streams-exact",
+    once(() => {
+      vi.spyOn(UserspaceStack.prototype, "handlePacket").mockReturnValue(undefined);
+    }),
   ],
   [
     "a peer is looked for where it was first",
