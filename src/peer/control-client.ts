@@ -254,6 +254,7 @@ export class ControlClient {
     this.#setState("disconnected");
     // Neither is authenticated: who has been connected goes on trying, only a first start fails by them.
     const final = !this.#leased && (error.code === "PROTOCOL_VERSION" || error.code === "COORDINATOR_UNTRUSTED");
+    if (final) this.#readyReject(error); // before a listener stops us: the reason is this
     this.#events.emit("problem", error, final);
     if (final) this.#giveUp(error);
     else this.#retry();
@@ -354,6 +355,7 @@ export class ControlClient {
   }
 
   #final(error: WirebadgeError): void {
+    this.#readyReject(error); // before a listener stops us: the reason is this
     this.#events.emit("problem", error, true);
     this.#giveUp(error);
   }

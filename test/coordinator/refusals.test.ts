@@ -53,6 +53,14 @@ test("a spent token is refused to other keys", async () => {
   expect(await refusalOf(network.peer(token))).toBe("TOKEN_SPENT");
 });
 
+test("the first start fails with the refusal itself, also when whoever hears of it stops the client", async () => {
+  const token = await network.token({ as: "agent:hasty" });
+  await joined(network.peer(token));
+  const late = network.peer(token);
+  late.client.on("problem", (_, final) => void (final && late.client.stop()));
+  expect(await refusalOf(late)).toBe("TOKEN_SPENT");
+});
+
 test("a token with two uses lets two sessions in and no third", async () => {
   const token = await network.token({ as: "agent:twice", uses: 2 });
   const [a, b] = [await joined(network.peer(token)), await joined(network.peer(token))];
