@@ -1,8 +1,8 @@
 // From what a client names to a connection of the stack: service, then node, then the `host:` route with the longest
 // pattern; IP literals go as they are. A name that this peer knows nothing of is denied as one without a grant is: at
 // once, in the same words.
-import { type Address, type Endpoint, parseAddress } from "../base/address.ts";
-import { DIAL_ADDRESSES_MAX, OVERLAY_DIAL_TIMEOUT_MS } from "../base/limits.ts";
+import { type Address, type Endpoint, formatAddress, parseAddress } from "../base/address.ts";
+import { DIAL_ADDRESSES_MAX, OVERLAY_DIAL_TIMEOUT_MS, SILENT_GATEWAY_MS, SILENT_GATEWAYS_MAX } from "../base/limits.ts";
 import { SECOND_MS } from "../base/units.ts";
 import type { NetmapView, ServiceEntry } from "../control/netmap.ts";
 import type { FilterProtocol } from "../filter/contract.ts";
@@ -46,6 +46,7 @@ export class StackDialer implements OverlayDialer {
   readonly #turns: Turns;
   readonly #resolver: NameResolver | undefined;
   readonly #timeoutMs: number;
+  readonly #silentUntilMs = new Map<string, number>(); // by address
 
   constructor(options: StackDialerOptions) {
     this.#view = options.view;
@@ -58,7 +59,7 @@ export class StackDialer implements OverlayDialer {
   async dial(asked: DialTarget, signal?: AbortSignal): Promise<OverlaySocket> {
     const target = this.#withPort(asked);
     const untilMs = this.#turns.nowMs() + this.#timeoutMs;
-    const routes = await this.#routes(target, "tcp", signal);
+    const routes = this.#answeringFirst(await this.#routes(target, "tcp", signal));
     let failure: DialError | undefined;
     for (const [index, route] of routes.entries()) {
       const leftMs = untilMs - this.#turns.nowMs();
@@ -73,9 +74,26 @@ export class StackDialer implements OverlayDialer {
         if (!(error instanceof DialError)) throw error;
         failure = error;
         if (!triesNext(error.kind)) break;
+        this.#noteSilent(route);
       }
     }
     throw failure ?? new DialError("timeout", target);
+  }
+
+  /** A gateway that did not answer a moment ago is tried last: only the first connection after its end waits for it. */
+  #answeringFirst(routes: readonly DialRoute[]): readonly DialRoute[] {
+    if (routes.length < 2 || this.#silentUntilMs.size === 0) return routes;
+    const nowMs = this.#turns.nowMs();
+    const isSilent = (route: DialRoute): boolean =>
+      (this.#silentUntilMs.get(formatAddress(route.address)) ?? Number.NEGATIVE_INFINITY) > nowMs;
+    return [...routes.filter((route) => !isSilent(route)), ...routes.filter(isSilent)];
+  }
+
+  #noteSilent(route: DialRoute): void {
+    const nowMs = this.#turns.nowMs();
+    for (const [address, untilMs] of this.#silentUntilMs) if (untilMs <= nowMs) this.#silentUntilMs.delete(address);
+    if (this.#silentUntilMs.size >= SILENT_GATEWAYS_MAX) return;
+    this.#silentUntilMs.set(formatAddress(route.address), nowMs + SILENT_GATEWAY_MS);
   }
 
   bindUdp(target: DialTarget): { readonly socket: UdpSocket; readonly remote: Endpoint } {

@@ -339,17 +339,18 @@ describe("a peer without filter, lease check and table of sources", () => {
     stream.write("live");
     expect(await stream.got(4)).toBe("live");
     await mallory.desert();
-    const openBefore = granted.received.filter(({ event }) => event === "opened").length;
     await until("the end of its lease", async () => {
       mallory.showLease(mallory.leases.at(-1)!);
       mallory.send(syn(mallory.address, grantedAddress, granted.port, 42_000 + (Date.now() % 1_000)));
       await new Promise((resolve) => setTimeout(resolve, 200));
       return (await gateway.counter("inbound-denied-LEASE_ENDED")) > 0 || undefined;
     });
-    expect(granted.received.filter(({ event }) => event === "opened").length).toBeGreaterThanOrEqual(openBefore);
+    const opened = (): number => granted.received.filter(({ event }) => event === "opened").length;
+    const openedAtLeaseEnd = opened();
     stream.write(CANARY);
     await until("its live flow, cut at the service", () => isClosed(granted) || undefined);
     expect(await mallory.echo(grantedAddress, granted.port, CANARY)).not.toBe(CANARY);
+    expect(opened()).toBe(openedAtLeaseEnd);
     nothingCameThrough();
     expect(await bob.echo("granted", granted.port, "bob goes on")).toBe("bob goes on");
   });

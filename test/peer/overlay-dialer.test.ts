@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
 import { formatEndpoint } from "../../src/base/address.ts";
+import { SILENT_GATEWAY_MS } from "../../src/base/limits.ts";
 import { type DenialNotice, DialError } from "../../src/peer/overlay.ts";
 import { StackDialer } from "../../src/peer/overlay-dialer.ts";
 import type { OverlaySocket } from "../../src/peer/overlay-socket.ts";
@@ -87,6 +88,25 @@ test("the next gateway is tried when one can't be reached, not when one refuses 
     await failure(world.dialer().dial({ host: "staging", port: 80 }));
     expect(world.stack.openings, answer).toHaveLength(tried);
   }
+});
+
+test("a gateway that did not answer is tried last for a while, then first again", async () => {
+  const world = new World();
+  const gateways = ["fd00:17::100", "fd00:17::101"].map((text) => ({ session: GW, address: text }));
+  world.map = netmapOf({ services: [{ ...netmapOf().services[0]!, gateways }] });
+  world.stack.onTcp = (opening) =>
+    formatEndpoint(opening.local).startsWith("[fd00:17::100]") ? opening.unreachable(0, "host") : opening.refuse(0);
+  const dialer = world.dialer();
+  const tried = async (): Promise<string[]> => {
+    const before = world.stack.openings.length;
+    await failure(dialer.dial({ host: "staging", port: 80 }));
+    return opened(world).slice(before);
+  };
+  const [dead, live] = ["[fd00:17::100]:80", "[fd00:17::101]:80"];
+  expect(await tried()).toEqual([dead, live]);
+  expect(await tried()).toEqual([live]);
+  world.turns.offsetMs += SILENT_GATEWAY_MS + 1;
+  expect(await tried()).toEqual([dead, live]);
 });
 
 function notice(change: Partial<DenialNotice> = {}): DenialNotice {
