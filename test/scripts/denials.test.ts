@@ -16,7 +16,13 @@ const DENIED = 2; // SOCKS reply: not allowed by the rules
 const TOLD_WITHIN_MS = 1_000;
 
 /** Each service has a port of its own there; behind the gateway all are one. */
-const PORTS: Readonly<Record<string, number>> = { staging: 7001, production: 7002, hidden: 7003, unsaid: 7004 };
+const PORTS: Readonly<Record<string, number>> = {
+  staging: 7001,
+  production: 7002,
+  hidden: 7003,
+  unsaid: 7004,
+  vault: 7005,
+};
 const portOf = (name: string): number => PORTS[name] ?? 7003;
 
 let network: TestNetwork;
@@ -39,6 +45,7 @@ beforeAll(async () => {
       production: { at: at("production"), via, discoverable: true },
       hidden: { at: at("hidden"), via },
       unsaid: { at: at("unsaid"), via },
+      vault: { at: at("vault"), via }, // for the forward: a repeated denial within a second is told once
       promised: { at: `127.0.0.1 tcp:${promised.port}`, via: ["node:laptop"] },
     },
     routes: { "fd77::/16": { via } },
@@ -51,7 +58,7 @@ beforeAll(async () => {
   const serves = ["staging", "production", "hidden"].flatMap((name) => ["--serve", `${name}=${service.at}`]);
   gateway = await network.join("node:gw", [...serves, "--serve", "unsaid", "--route", "fd77::/16"]);
   laptop = await network.join("node:laptop", []);
-  const forward = ["--forward", `127.0.0.1:0=production:${portOf("production")}`];
+  const forward = ["--forward", `127.0.0.1:0=vault:${portOf("vault")}`];
   coder = await network.join("agent:coder", ["--socks", ...forward]);
   auditor = await network.join("agent:auditor", ["--socks"]);
 }, 120_000);
@@ -112,7 +119,7 @@ test("a denied --forward connection is reset, and its reason told as well", asyn
     socket.resume();
   });
   expect(error?.code).toBe("ECONNRESET");
-  expect(await toldWithin(coder, earlier)).toMatchObject({ reason: "NO_GRANT", destination: "production" });
+  expect(await toldWithin(coder, earlier)).toMatchObject({ reason: "NO_GRANT", destination: "vault" });
 });
 
 test("what the gateway refuses is told to the caller under the gateway's id, which says there why", async () => {
