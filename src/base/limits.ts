@@ -125,6 +125,8 @@ export const STATE_FILE_MAX_BYTES = 64 * MIB; // with its cached netmap
 export const WG_CONFIG_MAX_BYTES = 16 * MIB; // a `wg` mode configuration with its peers
 export const ADMIN_API_BODY_MAX_BYTES = 2 * MIB;
 
+export const POOL4_KEPT_FROM_AGENTS = 1 / 4; // share of the IPv4 pool that is for nodes and users alone
+
 // Policy
 export const POLICY_MAX_BYTES = 1 * MIB;
 export const POLICY_GRANTS_MAX = 10_000;

@@ -1,6 +1,6 @@
 // Overlay addresses. IPv6: a random interface id in the network's ULA, never given out again. IPv4: from the network's
-// pool, to nodes and users; an address rests a day before another identity gets it. A service's address at a gateway
-// follows from both names.
+// pool, to agents while it is not running low; an address rests a day before another identity gets it. A service's
+// address at a gateway follows from both names.
 import { createHash } from "node:crypto";
 import {
   type Address,
@@ -15,6 +15,7 @@ import {
   V4_BITS_OFFSET,
 } from "../base/address.ts";
 import { WirebadgeError } from "../base/errors.ts";
+import { POOL4_KEPT_FROM_AGENTS } from "../base/limits.ts";
 import { type Random, randomBelow, randomBytes, randomU32 } from "../base/random.ts";
 import { DAY_MS } from "../base/units.ts";
 import type { IdentityKind, NetworkRow } from "./store/rows.ts";
@@ -50,11 +51,11 @@ function inSubnet(network: NetworkRow, subnet: number, w2: number, w3: number): 
 }
 
 /**
- * An overlay address for each family that the kind gets, not given to anybody else. CONFLICT when the IPv4 pool is
- * empty.
+ * An overlay address of each family, not given to anybody else; agents get IPv6 alone once the IPv4 pool runs low.
+ * CONFLICT when it is empty.
  */
 export async function allocateAddresses(
-  tx: StoreTransaction,
+  tx: Pick<StoreTransaction, "addressEverGiven" | "takenAddresses4">,
   network: NetworkRow,
   random: Random,
   identity: string,
@@ -65,15 +66,21 @@ export async function allocateAddresses(
   do {
     address6 = formatAddress(inSubnet(network, SUBNET_SESSIONS, randomU32(random), randomU32(random)));
   } while (await tx.addressEverGiven(address6));
-  if (kind === "agent") return [address6];
+  const pool = prefixOf(network.pool4);
   const taken = await tx.takenAddresses4(identity, nowMs - ADDRESS_REST_MS);
-  return [address6, nextAddress4(prefixOf(network.pool4), taken, random)];
+  // An agent that is granted an IPv4 range needs a source of that family; but agents come and go by the thousand, and
+  // the last part of the pool is kept for those who can't do without.
+  if (kind === "agent" && taken.size >= poolSize(pool) * (1 - POOL4_KEPT_FROM_AGENTS)) return [address6];
+  return [address6, nextAddress4(pool, taken, random)];
+}
+
+function poolSize(pool: Prefix): number {
+  return 2 ** (128 - pool.bits);
 }
 
 /** A free one, searched from a random place: who joined when is not to be read from addresses. */
 function nextAddress4(pool: Prefix, taken: ReadonlySet<string>, random: Random): string {
-  const size = 2 ** (128 - pool.bits);
-  const usable = size - 2; // neither the first nor the last: some stacks take those for network and broadcast
+  const usable = poolSize(pool) - 2; // neither the first nor the last: some stacks take those for network and broadcast
   const start = randomBelow(random, usable);
   for (let step = 0; step < usable; step++) {
     const text = formatAddress(makeV4(pool.address.w3 + 1 + ((start + step) % usable)));

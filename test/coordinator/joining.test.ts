@@ -16,7 +16,7 @@ test("a peer enrols by token and gets its session, a netmap and a lease", async 
   expect(self.sponsor).toBe("user:ana@example.com");
   expect(self.tags).toEqual(["dev"]);
   expect(self.session).toBe(peer.session);
-  expect(self.addresses).toHaveLength(1);
+  expect(self.addresses).toHaveLength(2); // IPv6 first, then IPv4
   expect(peers).toEqual([]);
   expect(policyVersion).toBe(0);
   expect(entry.probes).toEqual([network.running.url.replace("http://", "")]);
