@@ -160,15 +160,15 @@ test("an identity that is removed takes its sessions and tokens with it, and its
   expect(anew.view.self.sponsor).toBe("user:new@example.com");
 });
 
-test("nodes and users get an IPv4 address as well, agents none, and no two the same", async () => {
+test("everybody gets an IPv6 and an IPv4 address, and no two the same", async () => {
   const peers = [
     await network.join("node:v4"),
     await network.join("user:v4@example.com"),
     await network.join("agent:v6"),
   ];
   const addresses = peers.map(({ view }) => view.self.addresses);
-  expect(addresses.map((list) => list.length)).toEqual([2, 2, 1]);
-  expect(new Set(addresses.flat()).size).toBe(5);
+  expect(addresses.map((list) => list.length)).toEqual([2, 2, 2]);
+  expect(new Set(addresses.flat()).size).toBe(6);
   const { network: entry } = peers[0]!.view;
   expect(entry.ula).toMatch(/^fd[0-9a-f:]+::\/48$/);
   expect(entry.pool4).toMatch(/^10\.\d+\.0\.0\/16$/);
