@@ -34,7 +34,7 @@ export interface ControlPlane {
 }
 
 export type CoordinatorWake =
-  | { readonly kind: "renew"; readonly session: string }
+  | { readonly kind: "renew"; readonly session: string; readonly serial: number }
   | { readonly kind: "publish"; readonly version: number };
 
 const NO_KEY = new Uint8Array(32);
@@ -68,7 +68,8 @@ export class SimCoordinator {
   readonly #rows = new Map<string, Row>();
   readonly #revoked = new Set<string>();
   readonly #lawyer = new Lawyer();
-  readonly #renewals = new Set<string>();
+  /** The newest lease of each session: its half life is when the next is due. */
+  readonly #newest = new Map<string, number>();
   #policy: Policy;
   #revision = 0;
   #serial = 0;
@@ -184,10 +185,7 @@ export class SimCoordinator {
   wake(nowMs: number, wake: CoordinatorWake): void {
     if (wake.kind === "publish") {
       if (wake.version === this.#revision) this.publish(nowMs);
-    } else {
-      this.#renewals.delete(wake.session);
-      this.#issue(nowMs, wake.session);
-    }
+    } else if (this.#newest.get(wake.session) === wake.serial) this.#issue(nowMs, wake.session);
   }
 
   /** Its link is up (again): all that it should know, as if it had just connected. */
@@ -225,14 +223,12 @@ export class SimCoordinator {
     const row = this.#rows.get(session);
     if (row === undefined) return;
     const lifetimeMs = this.#policy.leaseMs[this.#identities.get(row.session.identity)!.kind];
-    if (!this.#renewals.has(session)) {
-      this.#renewals.add(session);
-      this.#plane.wake(nowMs + lifetimeMs / 2, { kind: "renew", session });
-    }
     const lease = { session, epoch: this.epoch, serial: ++this.#serial, issuedMs: Math.floor(nowMs), lifetimeMs };
     const bytes = signLease(this.#seal, NO_KEY, lease);
     const { epoch, serial } = lease;
     const endMs = leaseEndMs(lease);
+    this.#newest.set(session, serial);
+    this.#plane.wake(nowMs + lifetimeMs / 2, { kind: "renew", session, serial });
     this.#issued.set(toHex(bytes), { session, epoch, serial, endMs });
     this.#plane.send(row.station, { kind: "lease", session, lease: { bytes, epoch, serial, endMs } });
   }

@@ -9,8 +9,11 @@ import type { SentPacket } from "./ledger.ts";
 import { type Facts, shownFacts, turned } from "./packets.ts";
 import type { Station } from "./station.ts";
 
-/** Every allowed pair talks within this after the last fault. */
-export const TALK_WITHIN_MS = 60 * SECOND_MS;
+/**
+ * Every allowed pair talks within this after the last fault: a dead session is noticed after 15 s of silence [WG §6.4],
+ * the handshake tried again 5 s later, and once more if the first was lost in a NAT that was yet to open.
+ */
+export const TALK_WITHIN_MS = 30 * SECOND_MS;
 
 export interface Probe {
   readonly from: Station;

@@ -545,11 +545,11 @@ class Simulation {
 
   /** Everything heals; then every allowed pair must talk, both ways at once, within TALK_WITHIN_MS. */
   #calmDown(): void {
+    this.#runUntil(Math.max(this.#nowMs, ...this.#stations.map((station) => station.frozenUntilMs)));
     this.#say("the faults stop");
     this.#network.faults = NO_FAULTS;
     this.#network.mendAll();
     for (const station of this.#stations) {
-      station.frozenUntilMs = this.#nowMs;
       if (this.#hosts.chance(0.5)) this.#rebind(station);
       if (station.isDown) this.#restart(station);
       this.#mendControl(station);
