@@ -6,12 +6,29 @@ export default defineConfig({
   test: {
     projects: [
       {
-        // Pure folders and in-process tests: `npm run check`. No sleeping, no real network beyond loopback.
-        test: { name: "unit", include: ["test/**/*.test.ts"], exclude: real, testTimeout: 20_000 },
+        // Pure folders and in-process tests: `npm run check`. No sleeping, no real network beyond loopback. They share
+        // no state but modules, so that a worker loads those once.
+        test: {
+          name: "unit",
+          include: ["test/**/*.test.ts"],
+          exclude: real,
+          testTimeout: 20_000,
+          pool: "threads",
+          isolate: false,
+          maxWorkers: 2,
+          sequence: { groupOrder: 0 },
+        },
       },
       {
-        // Real parts: processes of their own, network namespaces, other implementations.
-        test: { name: "real", include: real, testTimeout: 240_000, hookTimeout: 60_000 },
+        // Real parts: processes of their own, network namespaces, other implementations. One file at a time.
+        test: {
+          name: "real",
+          include: real,
+          testTimeout: 240_000,
+          hookTimeout: 60_000,
+          maxWorkers: 1,
+          sequence: { groupOrder: 1 },
+        },
       },
     ],
   },
