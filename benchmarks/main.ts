@@ -1,5 +1,5 @@
 // `npm run bench [-- NAME…] [--json]`: every benchmark alone, one after the other; medians; machine and versions beside
-// the figures.
+// the figures. A run of all of them writes its figures into test/CLAIMS.md, with date and commit.
 import { execFileSync } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { cpus } from "node:os";
