@@ -1,5 +1,6 @@
 import { defineConfig } from "vitest/config";
 
+const realtime = ["test/realtime/**/*.test.ts"];
 const real = ["test/interop/**/*.test.ts", "test/hostile/**/*.test.ts", "test/scripts/**/*.test.ts"];
 
 export default defineConfig({
@@ -11,7 +12,7 @@ export default defineConfig({
         test: {
           name: "unit",
           include: ["test/**/*.test.ts"],
-          exclude: real,
+          exclude: [...real, ...realtime],
           testTimeout: 20_000,
           pool: "threads",
           isolate: false,
@@ -28,6 +29,18 @@ export default defineConfig({
           hookTimeout: 60_000,
           maxWorkers: 1,
           sequence: { groupOrder: 1 },
+        },
+      },
+      {
+        // Real parts that mostly wait for real time to pass (rekeys): side by side, each in namespaces of its own.
+        // `npm test` runs them beside all the others.
+        test: {
+          name: "realtime",
+          include: realtime,
+          testTimeout: 600_000,
+          hookTimeout: 600_000,
+          maxWorkers: 4,
+          sequence: { groupOrder: 2 },
         },
       },
     ],

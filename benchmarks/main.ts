@@ -1,8 +1,8 @@
 // `npm run bench [-- NAME…] [--json]`: every benchmark alone, one after the other; medians; machine and versions beside
 // the figures. A run of all of them writes its figures into test/CLAIMS.md, with date and commit.
 import { execFileSync } from "node:child_process";
-import { readFileSync, writeFileSync } from "node:fs";
 import { cpus } from "node:os";
+import { writeSection } from "../test/claims-section.ts";
 import type { BenchResult } from "./result.ts";
 
 const SUITES: Readonly<Record<string, () => Promise<{ run(): BenchResult[] | Promise<BenchResult[]> }>>> = {
@@ -37,13 +37,9 @@ for (const [name, load] of Object.entries(SUITES)) {
 if (json) process.stdout.write(`${JSON.stringify({ machine, date: new Date().toISOString(), results })}\n`);
 if (names.length === 0) writeFigures();
 
-/** Replaces the section "Figures", which stands last. */
 function writeFigures(): void {
-  const file = new URL("../test/CLAIMS.md", import.meta.url);
-  const heading = "## Figures";
-  const before = readFileSync(file, "utf8").split(`\n${heading}`)[0]!.trimEnd();
   const commit = execFileSync("git", ["rev-parse", "--short", "HEAD"], { encoding: "utf8" }).trim();
   const rows = results.map(({ name, value, unit }) => `- ${name}: ${Number(value.toPrecision(3))} ${unit}`);
   const when = `Written by \`npm run bench\` on ${new Date().toISOString().slice(0, 10)} at ${commit}; ${machine}.`;
-  writeFileSync(file, `${before}\n\n${heading}\n\n${when}\n\n${rows.join("\n")}\n`);
+  writeSection("Figures", `${when}\n\n${rows.join("\n")}`);
 }

@@ -1,7 +1,8 @@
 // A claim counts only when the test that it names is there, has run and has passed.
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { judgeTest, parseClaims, readReport, testIdsIn, withResults } from "./claims-table.ts";
+import { withSection } from "./claims-section.ts";
+import { judgeTest, mergeReports, parseClaims, readReport, testIdsIn, withResults } from "./claims-table.ts";
 
 const table = `# Claims
 | Claim | Shown by | Last result |
@@ -99,5 +100,24 @@ describe("the documents", () => {
       const text = readFileSync(new URL(`../${file}`, import.meta.url), "utf8");
       for (const title of titles) expect(hasTitle(text, title), id).toBe(true);
     }
+  });
+});
+
+describe("sections that commands write", () => {
+  it("are replaced where they stand, and put at the end when new", () => {
+    const text = "# Claims\n\ntext\n\n## Proof\n\nold\n\n## Figures\n\n- one\n";
+    expect(withSection(text, "Proof", "new\n")).toBe(text.replace("old", "new"));
+    expect(withSection(text, "Other", "body")).toBe(`${text}\n## Other\n\nbody\n`);
+  });
+});
+
+describe("reports of several runs", () => {
+  it("become one, which succeeds only if each did", () => {
+    const part = (name: string, success: boolean) =>
+      JSON.stringify({ success, testResults: [{ name, status: "passed", message: "", assertionResults: [] }] });
+    const merged = JSON.parse(mergeReports([part("a", true), part("b", false)]));
+    expect(merged.success).toBe(false);
+    expect(merged.testResults.map((file: { name: string }) => file.name)).toEqual(["a", "b"]);
+    expect(JSON.parse(mergeReports([part("a", true), part("b", true)])).success).toBe(true);
   });
 });

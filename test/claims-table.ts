@@ -97,6 +97,15 @@ export function readReport(json: string, top: string): Report {
   return { tests, success: report.success };
 }
 
+/** vitest's JSON reports of several runs as one. */
+export function mergeReports(jsons: readonly string[]): string {
+  const reports = jsons.map((json) => JSON.parse(json) as JsonReport);
+  return JSON.stringify({
+    success: reports.every((report) => report.success),
+    testResults: reports.flatMap((report) => report.testResults),
+  });
+}
+
 /** What is wrong with a named test: undefined when it and all tests below that name have passed. */
 export function judgeTest(report: Report, id: string): string | undefined {
   const named = report.tests.filter((test) => test.id === id || test.id.startsWith(`${id} > `));

@@ -24,6 +24,12 @@ describe("needs", () => {
     expect(toolPath("npm", { PATH: folder })).toBeUndefined();
   });
 
+  it("takes any program from the variable of its name", () => {
+    const path = program("boringtun-cli");
+    expect(toolPath("boringtun-cli", { PATH: "/nowhere", BORINGTUN_CLI: path })).toBe(path);
+    expect(toolPath("boringtun-cli", { PATH: folder, BORINGTUN_CLI: "/nowhere/b" })).toBeUndefined();
+  });
+
   it("is false with one line for all that is missing, said once", () => {
     const lines: string[] = [];
     const ask = () => needsIn({ PATH: "" }, (line) => lines.push(line), "test/x.test.ts", ["npm", "tshark"]);

@@ -18,6 +18,8 @@ const INSTALL = {
   nft: "apt-get install nftables",
   wg: "apt-get install wireguard-tools",
   "wireguard-go": "go install golang.zx2c4.com/wireguard@latest, then WIREGUARD_GO=its path",
+  "wireguard-go-debian": "apt-get install wireguard-go (the build of 2022)",
+  "boringtun-cli": "cargo install boringtun-cli, then BORINGTUN_CLI=its path",
   curl: "apt-get install curl",
   iperf3: "apt-get install iperf3",
   ping: "apt-get install iputils-ping",
@@ -26,6 +28,8 @@ const INSTALL = {
 } as const;
 
 export type Need = keyof typeof INSTALL;
+
+const DEBIAN_WIREGUARD_GO = "/usr/bin/wireguard-go";
 
 /** The programs that go by several names. */
 const NAMES: Partial<Record<Need, readonly string[]>> = { "wireguard-go": ["wireguard-go", "wireguard"] };
@@ -42,7 +46,9 @@ const isExecutable = (path: string): boolean => {
 /** Where a program is: the environment variable of its name (`WIREGUARD_GO`), else the PATH; undefined = nowhere. */
 export function toolPath(tool: Need, env: NodeJS.ProcessEnv = process.env): string | undefined {
   const named = env[tool.toUpperCase().replaceAll("-", "_")];
-  if (tool === "wireguard-go" && named !== undefined && named !== "") return isExecutable(named) ? named : undefined;
+  if (named !== undefined && named !== "") return isExecutable(named) ? named : undefined;
+  // The distribution's own build; whatever else is called wireguard-go comes first on the PATH, or by its variable.
+  if (tool === "wireguard-go-debian") return isExecutable(DEBIAN_WIREGUARD_GO) ? DEBIAN_WIREGUARD_GO : undefined;
   const folders = [...(env["PATH"] ?? "").split(delimiter), "/usr/sbin", "/sbin"].filter((folder) => folder !== "");
   for (const folder of folders)
     for (const name of NAMES[tool] ?? [tool]) if (isExecutable(join(folder, name))) return join(folder, name);

@@ -12,11 +12,11 @@ import { fileURLToPath } from "node:url";
 import { beforeAll, describe, expect, test } from "vitest";
 import { toBase64 } from "../../src/base/bytes.ts";
 import { PortableCrypto } from "../../src/crypto/portable.ts";
+import type { EndOptions, EndReport } from "../interop/wireguard-end.ts";
 import { Lab, type Namespace } from "../namespaces.ts";
 import { needs, requireTool } from "../needs.ts";
-import type { EndOptions, EndReport } from "./wireguard-end.ts";
 
-const END = fileURLToPath(new URL("wireguard-end.ts", import.meta.url));
+const END = fileURLToPath(new URL("../interop/wireguard-end.ts", import.meta.url));
 const PORT = 51_820;
 const PAST_REKEY_S = 128; // REKEY_AFTER_TIME is 120 s
 

@@ -1,0 +1,11 @@
+// What `npm run proof` runs in its long form, in this order, one after the other.
+
+export interface ProofItem {
+  readonly title: string;
+  /** Test files, run by vitest with WIREBADGE_LONG=1, or a command. */
+  readonly run: { readonly files: readonly string[] } | { readonly command: readonly string[] };
+}
+
+export const PROOF_ITEMS: readonly ProofItem[] = [
+  { title: "interop over rekeys", run: { files: ["test/realtime/wireguard-go.test.ts"] } },
+];
