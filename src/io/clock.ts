@@ -5,20 +5,37 @@ export interface Clock {
   nowMs(): number;
 }
 
+/** Wall time is taken for set, or the machine for suspended, when it has moved by this much more than the monotonic. */
+const STEP_MS = 100;
+
 /**
- * Start wall time + the larger of monotonic and wall-clock advance. A suspended machine or a clock set forward moves it
- * on (leases get shorter, never longer); a clock set back does not move it back.
+ * Wall time at the start, and from there on the monotonic clock. Where the wall clock steps ahead of that, because it
+ * was set or the machine was suspended, this one goes along (leases get shorter, never longer); where it steps back,
+ * this one goes on as if nothing had happened, also when the step takes back one that came before.
  */
 export class SystemClock implements Clock {
-  readonly #startWallMs = Date.now();
-  readonly #startMonotonicMs = performance.now();
-  #latestMs = this.#startWallMs;
+  readonly #wallMs: () => number;
+  readonly #monotonicMs: () => number;
+  /** Of this clock over the monotonic one; only ever grows. */
+  #aheadMs: number;
+  /** Of the wall clock over the monotonic one when it last stepped. */
+  #wallAheadMs: number;
+
+  constructor(wallMs: () => number = Date.now, monotonicMs: () => number = () => performance.now()) {
+    this.#wallMs = wallMs;
+    this.#monotonicMs = monotonicMs;
+    this.#wallAheadMs = wallMs() - monotonicMs();
+    this.#aheadMs = this.#wallAheadMs;
+  }
 
   nowMs(): number {
-    const advanceMs = performance.now() - this.#startMonotonicMs;
-    const nowMs = Math.max(Date.now(), this.#startWallMs + advanceMs);
-    if (nowMs > this.#latestMs) this.#latestMs = nowMs;
-    return this.#latestMs;
+    const monotonicMs = this.#monotonicMs();
+    const steppedMs = this.#wallMs() - monotonicMs - this.#wallAheadMs;
+    if (Math.abs(steppedMs) > STEP_MS) {
+      this.#wallAheadMs += steppedMs;
+      if (steppedMs > 0) this.#aheadMs += steppedMs;
+    }
+    return this.#aheadMs + monotonicMs;
   }
 }
 

@@ -3,11 +3,10 @@
 import { env } from "node:process";
 import { fromBase64, fromHex, toBase64, toHex } from "../base/bytes.ts";
 import { WirebadgeError } from "../base/errors.ts";
-import { TIMESTAMP_RESERVE_MS } from "../base/limits.ts";
 import { randomBytes } from "../base/random.ts";
 import { type JoinToken, parseJoinToken } from "../control/token.ts";
 import { osRandom } from "../io/os-random.ts";
-import { compareTai64n, encodeTai64n } from "../wireguard/tai64n.ts";
+import { nextTimestampReserve } from "../wireguard/tai64n.ts";
 import type { SessionGrant } from "./control-events.ts";
 import { defaultStateRoot, findStateFolder, listStateFolders, StateFolder } from "./state.ts";
 import { type PeerState, STATE_VERSION } from "./state-schema.ts";
@@ -111,11 +110,8 @@ export class SessionStore {
    */
   reserveTimestamp(nowMs: number, sent: Uint8Array | undefined): void {
     if (sent === undefined) return;
-    const kept = this.lastTimestamp;
-    const wanted = encodeTai64n(nowMs + TIMESTAMP_RESERVE_MS / 2);
-    if (kept !== undefined && compareTai64n(kept, wanted) > 0 && compareTai64n(kept, sent) > 0) return;
-    const ahead = encodeTai64n(nowMs + TIMESTAMP_RESERVE_MS);
-    const next = compareTai64n(sent, ahead) > 0 ? sent : ahead;
+    const next = nextTimestampReserve(this.lastTimestamp, nowMs, sent);
+    if (next === undefined) return;
     this.#state = { ...this.#state, lastTimestamp: toHex(next) };
     this.#folder.write(this.#state);
   }

@@ -2,6 +2,7 @@
 // initiation is void. A clock set back must not lock a peer out: what is sent is never smaller than what was sent
 // before, over restarts too.
 import { readU32, writeU32 } from "../base/bytes.ts";
+import { TIMESTAMP_RESERVE_MS } from "../base/limits.ts";
 
 export const TIMESTAMP_BYTES = 12;
 
@@ -45,4 +46,15 @@ export function nextTai64n(nowMs: number, last: Uint8Array | undefined): Uint8Ar
   return nanoseconds < NANOSECONDS_PER_SECOND
     ? encode(seconds, nanoseconds)
     : encode(seconds + 1, nanoseconds - NANOSECONDS_PER_SECOND);
+}
+
+/**
+ * What the state file should hold in place of `kept`, so that it stays ahead of what has been `sent`: between half a
+ * reserve and a whole one, so that a handshake rarely costs a write. Undefined: there is nothing to write.
+ */
+export function nextTimestampReserve(kept: Uint8Array | undefined, nowMs: number, sent: Uint8Array) {
+  const wanted = encodeTai64n(nowMs + TIMESTAMP_RESERVE_MS / 2);
+  if (kept !== undefined && compareTai64n(kept, wanted) > 0 && compareTai64n(kept, sent) > 0) return undefined;
+  const ahead = encodeTai64n(nowMs + TIMESTAMP_RESERVE_MS);
+  return compareTai64n(sent, ahead) > 0 ? sent : ahead;
 }

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { toHex } from "../../src/base/bytes.ts";
-import { compareTai64n, encodeTai64n, nextTai64n } from "../../src/wireguard/tai64n.ts";
+import { compareTai64n, encodeTai64n, nextTai64n, nextTimestampReserve } from "../../src/wireguard/tai64n.ts";
 
 test("a stamp is 2^62 + 10 s + Unix time, its nanoseconds cut to 2^24", () => {
   expect(toHex(encodeTai64n(0))).toBe("400000000000000a00000000");
@@ -32,4 +32,17 @@ test("the nanoseconds carry into the seconds", () => {
   let last = encodeTai64n(999);
   for (let i = 0; i < 3; i++) last = nextTai64n(0, last);
   expect(toHex(last)).toMatch(/^400000000000000b0/);
+});
+
+test("the reserve is ahead of what was sent, is written rarely, and follows a clock set forward", () => {
+  const startMs = 1_700_000_000_000;
+  const sent = encodeTai64n(startMs);
+  const first = nextTimestampReserve(undefined, startMs, sent)!;
+  expect(first).toEqual(encodeTai64n(startMs + 600_000));
+  expect(nextTimestampReserve(first, startMs + 299_000, encodeTai64n(startMs + 299_000))).toBeUndefined();
+  const later = encodeTai64n(startMs + 301_000);
+  expect(nextTimestampReserve(first, startMs + 301_000, later)).toEqual(encodeTai64n(startMs + 901_000));
+  // A stamp sent a day ahead, and the clock back again: what is kept stays with the stamp.
+  const dayAhead = encodeTai64n(startMs + 86_400_000);
+  expect(nextTimestampReserve(first, startMs, dayAhead)).toEqual(dayAhead);
 });
