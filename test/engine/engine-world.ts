@@ -40,7 +40,9 @@ export class Station {
   readonly name: string;
   readonly session: string;
   readonly address: Address;
+  readonly address4: Address;
   readonly endpoint: Endpoint;
+  readonly privateKey: Uint8Array;
   readonly publicKey: Uint8Array;
   readonly engine: Engine;
   readonly delivered: Delivered[] = [];
@@ -54,9 +56,11 @@ export class Station {
     this.name = name;
     this.session = sessionId(name);
     this.address = parseAddress(`fd00:77::${number}`)!;
+    this.address4 = makeV4(0x0a4d0000 + number);
     this.endpoint = { address: makeV4(0xc0000200 + number), port: 51_820 };
     const random = new SeededRandom(number * 7919);
     const privateKey = randomBytes(random, 32);
+    this.privateKey = privateKey;
     this.publicKey = crypto.publicKey(privateKey);
     this.engine = new Engine({
       crypto,
@@ -99,6 +103,8 @@ export class World {
   readonly stations: Station[] = [];
   /** Return false to lose a datagram. */
   passes: (from: Endpoint, to: Endpoint, bytes: Uint8Array) => boolean = () => true;
+  /** Those that the netmap calls stock WireGuard. */
+  readonly stock = new Set<Station>();
   #inFlight: InFlight[] = [];
   #serial = 1;
 
@@ -128,7 +134,7 @@ export class World {
         epoch: EPOCH,
         revision,
         mode: "badge",
-        addresses: [station.address],
+        addresses: [station.address, station.address4],
         transit: [],
         filter: {
           revision,
@@ -144,8 +150,8 @@ export class World {
           .map((other) => ({
             session: other.session,
             publicKey: other.publicKey,
-            kind: "wirebadge" as const,
-            prefixes: [hostPrefix(other.address)],
+            kind: this.stock.has(other) ? ("stock" as const) : ("wirebadge" as const),
+            prefixes: [hostPrefix(other.address), hostPrefix(other.address4)],
             linkAddress: other.address,
             endpoints: [other.endpoint],
           })),
@@ -155,10 +161,17 @@ export class World {
   }
 
   lease(station: Station, lifetimeMs: number): void {
+    station.engine.setOwnLease(this.nowMs, this.newLease(station, lifetimeMs));
+  }
+
+  /** One that is given to nobody. */
+  newLease(
+    station: Station,
+    lifetimeMs: number,
+  ): { readonly bytes: Uint8Array; readonly epoch: number; readonly serial: number; readonly endMs: number } {
     const serial = this.#serial++;
     const lease = { session: station.session, epoch: EPOCH, serial, issuedMs: this.nowMs, lifetimeMs };
-    const bytes = signLease(crypto, coordinatorSeed, lease);
-    station.engine.setOwnLease(this.nowMs, { bytes, epoch: EPOCH, serial, endMs: leaseEndMs(lease) });
+    return { bytes: signLease(crypto, coordinatorSeed, lease), epoch: EPOCH, serial, endMs: leaseEndMs(lease) };
   }
 
   /** Runs network and timers until `untilMs` of virtual time. */

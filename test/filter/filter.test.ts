@@ -13,6 +13,8 @@ import {
   FLOWS_REJUDGED_PER_TURN_MAX,
   FRAGMENTS_TIMEOUT_MS,
 } from "../../src/base/limits.ts";
+import type { HostRule, Verdict } from "../../src/filter/contract.ts";
+import { hostMatches } from "../../src/filter/rules.ts";
 import { decodePacket, PacketInfo, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN } from "../../src/wire/packet.ts";
 import { Bench, type PacketInput, packet, rule, state } from "./packets.ts";
 
@@ -41,6 +43,15 @@ const udp = (port: number, sourcePort = 4000): PacketInput => ({
   to: LOCAL,
   destinationPort: port,
 });
+
+const HOST: HostRule = {
+  id: "host",
+  action: "allow",
+  sessions: ["s_a"],
+  pattern: "*.internal",
+  protocol: "tcp",
+  ports: [],
+};
 
 function bench(...inbound: ReturnType<typeof rule>[]): Bench {
   const made = new Bench();
@@ -86,6 +97,24 @@ describe("flows", () => {
     expect(b.ended.map((flow) => flow.end)).toEqual(["closed"]);
   });
 
+  test("two connections crossing on the same ports share the flow, each on its own grant; a denial of one is recorded", () => {
+    const b = new Bench();
+    b.filter.apply(0, state(1, { inbound: [WEB], outbound: [rule("out", REMOTE, "tcp")] }));
+    b.in(0, tcp(TCP_SYN));
+    expect(b.out(0, back(tcp(TCP_SYN))).ruleId).toBe("out");
+    expect(b.ended).toEqual([]);
+    expect(b.filter.flows(9).map((flow) => flow.opener)).toEqual(["remote"]);
+    b.filter.apply(1, state(2, { inbound: [WEB] }));
+    expect(b.out(1, back(tcp(TCP_SYN))).reason).toBe("NO_GRANT");
+    expect(b.denied.map((record) => [record.hop, record.reason])).toEqual([["source", "NO_GRANT"]]);
+  });
+
+  test("AGAINST_FLOW is said of TCP alone", () => {
+    const b = bench(rule("all", LOCAL, "any"));
+    expect(b.out(0, back(udp(80))).reason).toBe("NO_GRANT");
+    expect(b.out(0, back(tcp(TCP_ACK))).reason).toBe("AGAINST_FLOW");
+  });
+
   test("two sessions that use the same addresses and ports have two flows", () => {
     const b = bench(rule("web", LOCAL, "tcp", { ports: [[80, 80]], sessions: ["s_a"] }));
     b.admit("s_b");
@@ -111,6 +140,27 @@ describe("flows", () => {
     expect(b.out(0, back(ping(129))).reason).toBe("ALLOWED_BY_FLOW");
     expect(b.out(0, back(ping(128))).reason).toBe("NO_GRANT"); // a request of its own, not an answer
     expect(b.in(0, ping(129)).reason).toBe("ICMP_WITHOUT_FLOW");
+  });
+
+  test("an IPv4 echo reply passes behind its request only; a later fragment, whose type reads as 0, is none", () => {
+    const b = new Bench();
+    const ping = (icmpType: number, more: Partial<PacketInput> = {}): PacketInput => ({
+      protocol: "icmp4",
+      from: "10.0.0.9",
+      to: "10.0.0.1",
+      sourcePort: 5,
+      destinationPort: 5,
+      icmpType,
+      ...more,
+    });
+    const rules = { inbound: [rule("in", "10.0.0.1", "icmp")], outbound: [rule("out", "10.0.0.9", "icmp")] };
+    b.filter.apply(0, state(1, rules));
+    expect(b.in(0, ping(0)).reason).toBe("ICMP_WITHOUT_FLOW");
+    expect(b.out(0, back(ping(0))).reason).toBe("ICMP_WITHOUT_FLOW");
+    expect(b.in(0, ping(8, { fragmentId: 7 })).reason).toBe("ALLOWED_BY_RULE");
+    expect(b.in(0, ping(8, { fragmentId: 7, later: true })).reason).toBe("ALLOWED_BY_FLOW");
+    b.filter.apply(1, state(2, {}));
+    expect(b.in(1, ping(8, { fragmentId: 7, later: true })).reason).toBe("NO_GRANT");
   });
 
   test("the record at the end says who, what, by which rule, how much and why", () => {
@@ -179,6 +229,19 @@ describe("time", () => {
       expect(turns++).toBeLessThan(200);
     }
     expect(b.filter.nextDeadlineMs()).toBe(Number.POSITIVE_INFINITY);
+  });
+
+  test("a flow that will be idle in two hours wakes nobody before, but once", () => {
+    const b = bench(rule("all", LOCAL, "any"));
+    b.in(0, tcp(TCP_SYN));
+    b.out(0, back(tcp(TCP_SYN | TCP_ACK)));
+    const woken: number[] = [];
+    for (let next = b.filter.nextDeadlineMs(); next < FLOW_IDLE_TCP_MS; next = b.filter.nextDeadlineMs()) {
+      b.filter.expire(next);
+      woken.push(next);
+    }
+    expect(b.filter.flowCount).toBe(1);
+    expect(woken.length).toBeLessThanOrEqual(2);
   });
 
   test("an `until` ends the flow at that moment of the coordinator's clock, unless another rule allows it", () => {
@@ -294,6 +357,13 @@ describe("revisions", () => {
     expect(b.filter.judgeAddress(10, "inbound", b.admit("s_a"), parseAddress(LOCAL)!, "tcp", 80).reason).toBe(
       "SESSION_REVOKED",
     );
+  });
+
+  test("forgetting a session that nobody knows does nothing", () => {
+    const b = bench(WEB);
+    b.in(0, tcp(TCP_SYN));
+    b.filter.forgetSession("s_unknown");
+    expect(b.filter.flowCount).toBe(1);
   });
 
   test("a forgotten session's slot brings its successor no flow, lease or rule", () => {
@@ -531,5 +601,55 @@ describe("rules", () => {
     b.filter.allowAll();
     expect(b.in(0, tcp(TCP_SYN)).reason).toBe("ALLOW_ALL");
     expect(b.filter.flowCount).toBe(0);
+    for (const verdict of asked(b, 0)) expect(verdict.reason).toBe("ALLOW_ALL");
+  });
+
+  test("`*` covers every name, `*.a` none that is empty before the dot", () => {
+    const b = new Bench();
+    b.filter.apply(0, state(1, { inboundHosts: [{ ...HOST, pattern: "*" }] }));
+    expect(b.filter.judgeHost(0, "inbound", 0, "example.com", "tcp", 443).reason).toBe("ALLOWED_BY_RULE");
+    expect(hostMatches("*", "example.com")).toBe(true);
+    expect(hostMatches("*.a", "b.a")).toBe(true);
+    expect(hostMatches("*.a", ".a")).toBe(false);
+  });
+
+  test("ports are of TCP and UDP alone: a rule that names some opens no other protocol", () => {
+    const b = bench(rule("web", LOCAL, "any", { ports: [[80, 80]] }));
+    expect(b.in(0, tcp(TCP_SYN)).allowed).toBe(true);
+    expect(b.in(0, { protocol: "icmp", from: REMOTE, to: LOCAL, icmpType: 128 }).reason).toBe("NO_GRANT");
+    expect(b.in(0, { protocol: "sctp", from: REMOTE, to: LOCAL }).reason).toBe("NO_GRANT");
+  });
+
+  /** What a gateway asks before it dials: an address, a name, and what the name resolved to. */
+  function asked(b: Bench, nowMs: number): Verdict[] {
+    const slot = b.filter.slot("s_a");
+    const allowed: Verdict = { allowed: true, reason: "ALLOWED_BY_RULE", ruleId: "web" };
+    return [
+      b.filter.judgeAddress(nowMs, "inbound", slot, parseAddress(LOCAL)!, "tcp", 80),
+      b.filter.judgeHost(nowMs, "inbound", slot, "a.internal", "tcp", 443),
+      b.filter.judgeResolved(nowMs, slot, allowed, parseAddress("10.0.0.1")!, "tcp", 443),
+    ];
+  }
+
+  test("what a gateway asks for is refused without leases in order, and after a revocation", () => {
+    const b = new Bench();
+    const rules = { inbound: [WEB], inboundHosts: [HOST] };
+    b.filter.apply(0, state(1, rules));
+    const reasons = (nowMs: number): string[] => asked(b, nowMs).map((verdict) => verdict.reason);
+    const all = (reason: string): string[] => [reason, reason, reason];
+    expect(reasons(0)).toEqual(all("ALLOWED_BY_RULE"));
+    b.filter.setRemoteLease(b.filter.slot("s_a"), undefined);
+    expect(reasons(0)).toEqual(all("NO_LEASE"));
+    b.filter.setRemoteLease(b.filter.slot("s_a"), 1_000);
+    expect(reasons(999)).toEqual(all("ALLOWED_BY_RULE"));
+    expect(reasons(1_000)).toEqual(all("LEASE_ENDED"));
+    b.admit("s_a");
+    b.filter.setOwnLease(1_000);
+    expect(reasons(1_000)).toEqual(all("LEASE_ENDED"));
+    b.filter.setOwnLease(undefined);
+    expect(reasons(0)).toEqual(all("NO_LEASE"));
+    b.filter.setOwnLease(1_000);
+    b.filter.apply(0, state(2, { ...rules, revoked: ["s_a"] }));
+    expect(reasons(0)).toEqual(all("SESSION_REVOKED"));
   });
 });

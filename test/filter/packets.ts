@@ -16,15 +16,16 @@ import { PacketInfo } from "../../src/wire/packet.ts";
 export const FOREVER_MS = 1e15;
 const NO_BYTES = new Uint8Array(0);
 export const PROTOCOLS = { tcp: 6, udp: 17, icmp: 58, sctp: 132 } as const;
+const NUMBERS = { ...PROTOCOLS, icmp4: 1 } as const;
 
 export interface PacketInput {
-  readonly protocol: keyof typeof PROTOCOLS;
+  readonly protocol: keyof typeof NUMBERS;
   readonly from: string;
   readonly sourcePort?: number;
   readonly to: string;
   readonly destinationPort?: number;
   readonly flags?: number;
-  /** ICMPv6 type; echo identifiers are the ports. */
+  /** Type of ICMPv6, of ICMP for `icmp4`; echo identifiers are the ports. */
   readonly icmpType?: number;
   readonly fragmentId?: number;
   readonly later?: boolean;
@@ -36,10 +37,10 @@ export function packet(input: PacketInput): PacketInfo {
   const [s, d] = [parseAddress(input.from)!, parseAddress(input.to)!];
   const isLater = input.later ?? false;
   Object.assign(info, {
-    version: 6,
+    version: input.protocol === "icmp4" ? 4 : 6,
     totalBytes: input.bytes ?? 60,
     transportOffset: 40,
-    protocol: PROTOCOLS[input.protocol],
+    protocol: NUMBERS[input.protocol],
     source0: s.w0,
     source1: s.w1,
     source2: s.w2,

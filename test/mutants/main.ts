@@ -1,0 +1,142 @@
+// `npm run mutants [-- PATH…]`: takes each guard out, one at a time, and says which test misses it. Exit 0: each one
+// is missed by a test, or stands among those that nothing can miss, with the reason. 1: one is not. 2: the command was
+// not understood.
+import { type ChildProcess, fork } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { record } from "../proof/form.ts";
+import { EXCUSED } from "./excused.ts";
+import { type Guard, guardsOf } from "./guards.ts";
+import { MUTATED, type MutatedSource } from "./sources.ts";
+import type { Answer, Job } from "./worker.ts";
+
+const WORKERS = 2;
+const HANG_MS = 90_000; // a mutant that loops for ever: its test would never end, which is missing it too
+const top = fileURLToPath(new URL("../..", import.meta.url));
+
+interface Outcome {
+  readonly guard: Guard;
+  readonly failed: string | undefined;
+}
+
+/** One process that runs jobs one at a time; begun anew when a mutant hangs it. */
+class Worker {
+  #child: ChildProcess | undefined;
+
+  async run(job: Job): Promise<string | undefined> {
+    this.#child ??= await this.#start();
+    const child = this.#child;
+    const { promise, resolve } = Promise.withResolvers<string | undefined>();
+    const timer = setTimeout(() => resolve("(hangs)"), HANG_MS);
+    const answered = (answer: Answer): void => resolve(answer.failed);
+    const exited = (code: number | null): void => resolve(`(ends the process: ${code})`);
+    child.once("message", answered).once("exit", exited);
+    child.send(job);
+    const failed = await promise;
+    clearTimeout(timer);
+    child.off("message", answered).off("exit", exited);
+    if (failed?.startsWith("(") === true) this.close();
+    return failed;
+  }
+
+  close(): void {
+    this.#child?.kill("SIGKILL");
+    this.#child = undefined;
+  }
+
+  async #start(): Promise<ChildProcess> {
+    const child = fork(join(top, "test/mutants/worker.ts"), {
+      cwd: top,
+      stdio: ["ignore", "ignore", "inherit", "ipc"],
+    });
+    await new Promise<void>((resolve, reject) => {
+      child.once("message", () => resolve());
+      child.once("exit", (code) => reject(new Error(`the worker ended with ${code}`)));
+    });
+    child.removeAllListeners("exit");
+    return child;
+  }
+}
+
+const isExcused = (guard: Guard): boolean =>
+  EXCUSED.some((excuse) => excuse.file === guard.file && excuse.text === guard.text);
+
+/** The tests of a source with the one that missed the last guard in front: it is likely to miss the next. */
+class Order {
+  #tests: string[];
+
+  constructor(source: MutatedSource) {
+    this.#tests = [...new Set(source.tests)];
+  }
+
+  tests(): readonly string[] {
+    return this.#tests;
+  }
+
+  missed(failed: string): void {
+    const file = failed.split(" > ")[0]!;
+    if (this.#tests.includes(file)) this.#tests = [file, ...this.#tests.filter((test) => test !== file)];
+  }
+}
+
+async function runSources(worker: Worker, next: () => MutatedSource | undefined, tell: (outcome: Outcome) => void) {
+  for (let source = next(); source !== undefined; source = next()) {
+    const order = new Order(source);
+    const guards = guardsOf(source.file, readFileSync(join(top, source.file), "utf8"), source.tables);
+    for (const [id, guard] of guards.entries()) {
+      if (isExcused(guard)) continue;
+      const failed = await worker.run({ id, guard, tests: order.tests() });
+      if (failed !== undefined) order.missed(failed);
+      tell({ guard, failed });
+    }
+  }
+  worker.close();
+}
+
+/** The tests must pass as things are, or a failure would prove nothing. */
+async function failingAlready(worker: Worker, sources: readonly MutatedSource[]): Promise<string | undefined> {
+  const tests = [...new Set(sources.flatMap((source) => source.tests))];
+  return await worker.run({ id: 0, tests });
+}
+
+function chosenSources(words: readonly string[]): readonly MutatedSource[] {
+  if (words.length === 0) return MUTATED;
+  return MUTATED.filter(({ file }) => words.some((word) => file.startsWith(word)));
+}
+
+const words = process.argv.slice(2).filter((word) => word !== "--");
+const sources = chosenSources(words);
+if (sources.length === 0 || words.includes("--help")) {
+  const unknown = words.includes("--help") ? "" : `no mutated source begins with ${words.join(", ")}\n\n`;
+  const list = MUTATED.map(({ file }) => `  ${file}\n`).join("");
+  process.stdout.write(`${unknown}usage: npm run mutants [-- PATH …]   only sources whose path begins so\n\n${list}`);
+  process.exit(words.includes("--help") ? 0 : 2);
+}
+
+const workers = Array.from({ length: Math.min(WORKERS, sources.length) }, () => new Worker());
+process.on("exit", () => {
+  for (const worker of workers) worker.close();
+});
+for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => process.exit(1));
+
+const broken = await failingAlready(workers[0]!, sources);
+if (broken !== undefined) {
+  process.stdout.write(`fails with every guard in its place: ${broken}\n`);
+  process.exit(1);
+}
+const waiting = [...sources];
+const unmissed: Guard[] = [];
+let missed = 0;
+const tell = ({ guard, failed }: Outcome): void => {
+  if (failed === undefined) unmissed.push(guard);
+  else missed += 1;
+  process.stdout.write(`${failed === undefined ? "NOT MISSED" : "missed"} ${guard.file}:${guard.line} ${guard.text}\n`);
+  if (failed !== undefined) process.stdout.write(`    ${failed}\n`);
+};
+await Promise.all(workers.map((worker) => runSources(worker, () => waiting.shift(), tell)));
+const excused = EXCUSED.filter(({ file }) => sources.some((source) => source.file === file)).length;
+process.stdout.write(`${missed} guards missed by a test, ${unmissed.length} not, ${excused} excused\n`);
+for (const { file, line, text } of unmissed) process.stdout.write(`  ${file}:${line} ${text}\n`);
+record({ what: "guards taken out, one at a time", count: missed + unmissed.length, figure: `${excused} excused` });
+process.exitCode = unmissed.length === 0 ? 0 : 1;
