@@ -62,7 +62,7 @@ export const MUTATED: readonly MutatedSource[] = [
     tests: ["test/peer/dial-rules.test.ts", "test/peer/gateway.test.ts"],
     tables: ["REFUSED"],
   },
-  { file: "src/peer/gateway-offers.ts", tests: ["test/peer/gateway.test.ts", "test/policy/offers.test.ts"] },
+  { file: "src/peer/gateway-offers.ts", tests: ["test/peer/gateway-offers.test.ts", "test/peer/gateway.test.ts"] },
   { file: "src/peer/gateway-request.ts", tests: ["test/peer/gateway.test.ts", "test/peer/name-dial.test.ts"] },
   { file: "src/peer/name-dial.ts", tests: ["test/peer/name-dial.test.ts", "test/peer/gateway.test.ts"] },
   // tokens, enrolment and the control channel
