@@ -1,17 +1,23 @@
 // `npm run mutants [-- PATH…]`: takes each guard out, one at a time, and says which test misses it. Exit 0: each one
-// is missed by a test, or stands among those that nothing can miss, with the reason. 1: one is not. 2: the command was
-// not understood.
+// is missed by a test, or stands among those that nothing can miss, with the reason. 1: one is not, or a reason is for
+// a guard that is gone. 2: the command was not understood.
 import { type ChildProcess, fork } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
 import { record } from "../proof/form.ts";
 import { EXCUSED } from "./excused.ts";
 import { type Guard, guardsOf } from "./guards.ts";
 import { MUTATED, type MutatedSource } from "./sources.ts";
 import type { Answer, Job } from "./worker.ts";
 
-const WORKERS = 2;
+const USAGE = `usage: npm run mutants [-- PATH …] [--core] [--workers N]
+
+  PATH          only sources whose path begins so
+  --core        only those that \`npm test\` takes: filter, leases, replay window, mac checks, dial rules, tokens
+  --workers N   processes at once (2)
+`;
 const HANG_MS = 90_000; // a mutant that loops for ever: its test would never end, which is missing it too
 const top = fileURLToPath(new URL("../..", import.meta.url));
 
@@ -59,6 +65,10 @@ class Worker {
   }
 }
 
+function guardsOfSource({ file, tables }: MutatedSource): Guard[] {
+  return guardsOf(file, readFileSync(join(top, file), "utf8"), tables);
+}
+
 const isExcused = (guard: Guard): boolean =>
   EXCUSED.some((excuse) => excuse.file === guard.file && excuse.text === guard.text);
 
@@ -83,8 +93,7 @@ class Order {
 async function runSources(worker: Worker, next: () => MutatedSource | undefined, tell: (outcome: Outcome) => void) {
   for (let source = next(); source !== undefined; source = next()) {
     const order = new Order(source);
-    const guards = guardsOf(source.file, readFileSync(join(top, source.file), "utf8"), source.tables);
-    for (const [id, guard] of guards.entries()) {
+    for (const [id, guard] of guardsOfSource(source).entries()) {
       if (isExcused(guard)) continue;
       const failed = await worker.run({ id, guard, tests: order.tests() });
       if (failed !== undefined) order.missed(failed);
@@ -100,21 +109,47 @@ async function failingAlready(worker: Worker, sources: readonly MutatedSource[])
   return await worker.run({ id: 0, tests });
 }
 
-function chosenSources(words: readonly string[]): readonly MutatedSource[] {
-  if (words.length === 0) return MUTATED;
-  return MUTATED.filter(({ file }) => words.some((word) => file.startsWith(word)));
+interface Options {
+  readonly sources: readonly MutatedSource[];
+  readonly workers: number;
 }
 
-const words = process.argv.slice(2).filter((word) => word !== "--");
-const sources = chosenSources(words);
-if (sources.length === 0 || words.includes("--help")) {
-  const unknown = words.includes("--help") ? "" : `no mutated source begins with ${words.join(", ")}\n\n`;
-  const list = MUTATED.map(({ file }) => `  ${file}\n`).join("");
-  process.stdout.write(`${unknown}usage: npm run mutants [-- PATH …]   only sources whose path begins so\n\n${list}`);
-  process.exit(words.includes("--help") ? 0 : 2);
+function readOptions(): Options {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: {
+      core: { type: "boolean", default: false },
+      workers: { type: "string", default: "2" },
+      help: { type: "boolean", short: "h", default: false },
+    },
+  });
+  if (values.help) {
+    process.stdout.write(`${USAGE}\n${MUTATED.map(({ file }) => `  ${file}\n`).join("")}`);
+    process.exit(0);
+  }
+  const workers = Number(values.workers);
+  if (!Number.isInteger(workers) || workers < 1) throw new TypeError("--workers is a number from 1 up");
+  const sources = MUTATED.filter(
+    ({ file, core }) =>
+      (!values.core || core === true) &&
+      (positionals.length === 0 || positionals.some((prefix) => file.startsWith(prefix))),
+  );
+  if (sources.length === 0) throw new TypeError(`no mutated source begins with ${positionals.join(", ")}`);
+  return { sources, workers: Math.min(workers, sources.length) };
 }
 
-const workers = Array.from({ length: Math.min(WORKERS, sources.length) }, () => new Worker());
+function optionsOrExit(): Options {
+  try {
+    return readOptions();
+  } catch (error) {
+    if (!(error instanceof TypeError)) throw error;
+    process.stderr.write(`${error.message}\n\n${USAGE}`);
+    process.exit(2);
+  }
+}
+
+const { sources, workers: count } = optionsOrExit();
+const workers = Array.from({ length: count }, () => new Worker());
 process.on("exit", () => {
   for (const worker of workers) worker.close();
 });
@@ -135,8 +170,15 @@ const tell = ({ guard, failed }: Outcome): void => {
   if (failed !== undefined) process.stdout.write(`    ${failed}\n`);
 };
 await Promise.all(workers.map((worker) => runSources(worker, () => waiting.shift(), tell)));
-const excused = EXCUSED.filter(({ file }) => sources.some((source) => source.file === file)).length;
-process.stdout.write(`${missed} guards missed by a test, ${unmissed.length} not, ${excused} excused\n`);
+const guards = sources.flatMap((source) => guardsOfSource(source));
+const excuses = EXCUSED.filter(({ file }) => sources.some((source) => source.file === file));
+const stale = excuses.filter(({ file, text }) => !guards.some((guard) => guard.file === file && guard.text === text));
+process.stdout.write(`${missed} guards missed by a test, ${unmissed.length} not, ${excuses.length} excused\n`);
 for (const { file, line, text } of unmissed) process.stdout.write(`  ${file}:${line} ${text}\n`);
-record({ what: "guards taken out, one at a time", count: missed + unmissed.length, figure: `${excused} excused` });
-process.exitCode = unmissed.length === 0 ? 0 : 1;
+for (const { file, text } of stale) process.stdout.write(`  excused, but no longer there: ${file} ${text}\n`);
+record({
+  what: "guards taken out, one at a time",
+  count: missed + unmissed.length,
+  figure: `${excuses.length} excused`,
+});
+process.exitCode = unmissed.length + stale.length === 0 ? 0 : 1;

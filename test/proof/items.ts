@@ -8,4 +8,5 @@ export interface ProofItem {
 
 export const PROOF_ITEMS: readonly ProofItem[] = [
   { title: "interop over rekeys", run: { files: ["test/realtime/wireguard-go.test.ts"] } },
+  { title: "mutants: each guard taken out", run: { command: ["node", "test/mutants/main.ts"] } },
 ];
