@@ -1,5 +1,5 @@
-// The holder of a station's private key with a WireGuard device of its own and nothing behind it: no filter, no table of
-// sources, no peer link. Whatever packet it is given goes into the tunnel to one victim.
+// The holder of a station's private key with a WireGuard device of its own and nothing behind it: no filter, no table
+// of sources, no peer link. Whatever packet it is given goes into the tunnel to one victim.
 import { equalEndpoint, formatAddress } from "../../src/base/address.ts";
 import { SeededRandom } from "../../src/base/random.ts";
 import { encodeLease, PEER_LINK_PORT } from "../../src/engine/peer-link.ts";

@@ -68,7 +68,7 @@ test("a packet to an address that isn't ours is dropped, though the port is gran
   expect(b.delivered).toEqual([]);
 });
 
-test("the peer link is one port at both ends of the two overlay addresses, unfragmented: all else is misdirected", () => {
+test("the peer link is one port at both ends of two overlay addresses, unfragmented; all else is misdirected", () => {
   const { world, a, b, hostile } = hostileWorld({ showsLease: false });
   const lease = encodeLease(world.newLease(a, 5 * MINUTE_MS).bytes);
   const [from, here] = [formatAddress(a.address), formatAddress(b.address)];

@@ -115,3 +115,44 @@ export class Bench {
     return this.filter.judgeOutbound(nowMs, this.filter.slot(session), packet(input), NO_BYTES, 0);
   }
 }
+
+export const REMOTE = "fd00::9";
+export const LOCAL = "fd00::1";
+export const WEB = rule("web", LOCAL, "tcp", { ports: [[80, 80]] });
+export const tcp = (flags: number, port = 80, sourcePort = 4000): PacketInput => ({
+  protocol: "tcp",
+  from: REMOTE,
+  sourcePort,
+  to: LOCAL,
+  destinationPort: port,
+  flags,
+});
+export const back = (input: PacketInput): PacketInput => ({
+  ...input,
+  from: input.to,
+  to: input.from,
+  ...(input.destinationPort === undefined ? {} : { sourcePort: input.destinationPort }),
+  ...(input.sourcePort === undefined ? {} : { destinationPort: input.sourcePort }),
+});
+export const udp = (port: number, sourcePort = 4000): PacketInput => ({
+  protocol: "udp",
+  from: REMOTE,
+  sourcePort,
+  to: LOCAL,
+  destinationPort: port,
+});
+
+export const HOST: HostRule = {
+  id: "host",
+  action: "allow",
+  sessions: ["s_a"],
+  pattern: "*.internal",
+  protocol: "tcp",
+  ports: [],
+};
+
+export function bench(...inbound: ReturnType<typeof rule>[]): Bench {
+  const made = new Bench();
+  made.filter.apply(0, state(1, { inbound }));
+  return made;
+}

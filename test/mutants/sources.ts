@@ -9,7 +9,12 @@ export interface MutatedSource {
   readonly tables?: readonly string[];
 }
 
-const FILTER = ["test/filter/filter.test.ts", "test/filter/flow-model.test.ts", "test/filter/flow-table.test.ts"];
+const FILTER = [
+  "test/filter/filter.test.ts",
+  "test/filter/rules.test.ts",
+  "test/filter/flow-model.test.ts",
+  "test/filter/flow-table.test.ts",
+];
 const ENGINE = ["test/engine/inbound.test.ts", "test/engine/engine.test.ts", "test/engine/peer-link.test.ts"];
 const DEVICE = [
   "test/wireguard/device.test.ts",
