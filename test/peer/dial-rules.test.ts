@@ -132,4 +132,5 @@ test("directed broadcasts follow the interface's prefix", () => {
   expect(broadcastOf(interfaceOf("10.1.2.3/31"))).toBeUndefined();
   expect(broadcastOf(interfaceOf("10.1.2.3/32"))).toBeUndefined();
   expect(broadcastOf(interfaceOf("fd00::1/64"))).toBeUndefined();
+  expect(broadcastOf(interfaceOf("fd00::1/120"))).toBeUndefined();
 });

@@ -97,6 +97,23 @@ describe("decodePacket", () => {
     expect(inner).toMatchObject({ sourcePort: 1000, destinationPort: 80, tcpFlags: 0, totalBytes: 28 });
   });
 
+  it("reads no ports from a quoted later fragment; drops a malformed, foreign or short quote", () => {
+    const quote = (bytes: Uint8Array): string | PacketInfo => {
+      const inner = new PacketInfo();
+      return decodeQuotedPacket(bytes, 0, bytes.length, inner) ?? inner;
+    };
+    expect(quote(ipv4(A4, B4, new Uint8Array(16).fill(9), { flags: 3, id: 9 }))).toMatchObject({
+      isLaterFragment: true,
+      sourcePort: 0,
+      destinationPort: 0,
+    });
+    expect(quote(SYN4.slice(0, 27))).toBe("TRUNCATED_QUOTE");
+    expect(quote(SYN4.slice(0, 19))).toBe("TRUNCATED");
+    expect(quote(new Uint8Array(40).fill(0x50))).toBe("BAD_VERSION");
+    expect(quote(ipv4(A4, B4, new Uint8Array(8), { protocol: PROTOCOL_ICMPV6 }))).toBe("ICMP_OF_OTHER_FAMILY");
+    expect(quote(ipv6(A6, B6, 1, new Uint8Array(8)))).toBe("ICMP_OF_OTHER_FAMILY");
+  });
+
   it("marks fragments, and reads no ports from a later one", () => {
     const first = ipv4(A4, B4, udpDatagram(A4, B4, 5, 6, new Uint8Array(16)), { flags: MORE, id: 9 });
     expect(decode(first)).toMatchObject({ isFragment: true, isLaterFragment: false, sourcePort: 5, fragmentId: 9 });

@@ -1,5 +1,6 @@
 // Limits of one pair of keys, at the limit and one beyond.
 import { describe, expect, test } from "vitest";
+import type { Crypto, TransportAead } from "../../src/crypto/provider.ts";
 import { encodeDataHeader } from "../../src/wire/wireguard.ts";
 import {
   REJECT_AFTER_MESSAGES_HIGH,
@@ -58,6 +59,30 @@ describe.each(PROVIDERS)("with the %s provider", (_name, crypto) => {
       encodeDataHeader(forged, 0, 22, low, 0xffffffff);
       expect(b.open(NOW, forged, 0, 64)).toBe("COUNTER_LIMIT");
     }
+  });
+
+  test("a session that has sent 2^32 messages has sent something", () => {
+    const [a] = pair();
+    const hasSentNothingAt = (low: number, high: number): boolean => {
+      a.setCounter(low, high);
+      return a.hasSentNothing;
+    };
+    expect(hasSentNothingAt(0, 0)).toBe(true);
+    expect(hasSentNothingAt(1, 0)).toBe(false);
+    expect(hasSentNothingAt(0, 1)).toBe(false);
+  });
+
+  test("keys are destroyed once, however often it is asked for", () => {
+    let destroyed = 0;
+    const counting: Crypto = Object.create(crypto, {
+      transportAead: { value: (bytes: Uint8Array) => counted(crypto.transportAead(bytes)) },
+    });
+    const counted = (aead: TransportAead): TransportAead =>
+      Object.create(aead, { destroy: { value: () => destroyed++ } });
+    const session = new Session(counting, { sendKey: key(1), receiveKey: key(2) }, "initiator", 11, 22, NOW);
+    session.destroy();
+    session.destroy();
+    expect(destroyed).toBe(2); // one for each direction
   });
 
   test("the counter passes 2^32", () => {
