@@ -3,7 +3,7 @@
 import type { z } from "zod";
 import { assert } from "../base/assert.ts";
 import { WirebadgeError } from "../base/errors.ts";
-import { canonicalPolicy, parsePolicy } from "../policy/document.ts";
+import { canonicalPolicy, parsePolicy, placeInPolicy } from "../policy/document.ts";
 import type { PolicyIssue } from "../policy/issue.ts";
 import type { Policy } from "../policy/policy.ts";
 import { runPolicyTests } from "../policy/tests.ts";
@@ -157,6 +157,7 @@ export class Policies {
       ({ index, from, to, expect, got, reason }): Diagnostic => ({
         severity: "error",
         path: `tests[${index}]`,
+        ...placeInPolicy(text, ["tests", index]),
         message: `${from} to ${to}: expected ${expect}, got ${got}: ${reason}`,
         hint: "mend the policy, or the test",
       }),

@@ -96,6 +96,17 @@ export function canonicalPolicy(policy: Policy): string {
   return JSON.stringify(ordered);
 }
 
+/**
+ * Where in a document's text a path of it stands, line and column from 1: `placeInPolicy(text, ["tests", 0])`. The
+ * text has been read before (parsePolicy).
+ */
+export function placeInPolicy(text: string, path: JSONPath): { readonly line: number; readonly column: number } {
+  const tree = parseTree(text, [], { allowTrailingComma: true });
+  const node = tree === undefined ? undefined : findNodeAtLocation(tree, path);
+  const { line, column } = new Places(text).issue("SYNTAX", node?.offset ?? 0, "", "", "");
+  return { line, column };
+}
+
 /** `line:column: message (hint)`, for terminals. */
 export function formatIssue(issue: PolicyIssue): string {
   const where = issue.path === "" ? "" : ` ${issue.path}:`;

@@ -141,6 +141,11 @@ test("a document whose own tests fail is refused, and says which", async () => {
   const refusal = await network.refusal("PUT", "/v1/policy", { text: JSON.stringify(policy) });
   expect(refusal.code).toBe("POLICY_TESTS_FAILED");
   expect(refusal.diagnostics!.map(({ path }) => path)).toEqual(["tests[0]"]);
+  const text = `// ours\n${JSON.stringify(policy, undefined, 1)}`;
+  const { diagnostics } = await network.refusal("PUT", "/v1/policy", { text });
+  const { line, column } = diagnostics![0]!;
+  expect(text.split("\n")[line! - 1]!.slice(column! - 1)).toBe("{"); // of the test that failed
+  expect(text.split("\n")[line!]).toContain('"from": "agent:coder"');
   const check = await network.admin(policyCheckSchema, "POST", "/v1/policy/check", { text: JSON.stringify(policy) });
   expect(check.tests[0]).toMatchObject({ expect: "deny", got: "allow", passed: false });
 });

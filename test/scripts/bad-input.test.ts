@@ -155,7 +155,7 @@ test("a policy whose own tests fail is refused, and the old one stays in force",
   const { code, stderr } = await policy("set", failing);
   expect(code).toBe(2);
   expect(stderr).toMatch(/^error POLICY_TESTS_FAILED: /m);
-  expect(stderr).toMatch(/^- error: tests\[1\]: agent:coder to service:staging: expected deny/m);
+  expect(stderr).toMatch(/^-:\d+:\d+ error: tests\[1\]: agent:coder to service:staging: expected deny/m);
   expect(await inForce()).toEqual(before);
   const checked = await policy("check", failing);
   expect(checked.code).toBe(2);
