@@ -14,3 +14,9 @@ export function withSection(text: string, heading: string, body: string): string
 export function writeSection(heading: string, body: string): void {
   writeFileSync(TABLE, withSection(readFileSync(TABLE, "utf8"), heading, body));
 }
+
+/** The text under `## heading`; empty when there is none. */
+export function readSection(heading: string): string {
+  const sections = readFileSync(TABLE, "utf8").split(/\n(?=## )/);
+  return sections.find((section) => section.startsWith(`## ${heading}\n`)) ?? "";
+}

@@ -11,6 +11,12 @@ const table = `# Claims
 | A pipe \\| too | \`test/b.test.ts\` | |
 | Nothing named | see above | |
 
+## Proof
+
+| Item | What | How many | Failures | Duration | When |
+|---|---|---|---|---|---|
+| a | kills | 7 | 0 | 1 s | today |
+
 ## Not yet shown
 ### Of one kind
 - later

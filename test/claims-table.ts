@@ -66,6 +66,7 @@ export function parseClaims(text: string): ClaimsTable {
     if (line.startsWith("## "))
       heading = line.slice(3).trim(); // ### groups the items below it
     else if (heading === "Not yet shown" && /^[-*] /.test(line)) notYetShown.push(line.slice(2).trim());
+    if (heading === "Proof") continue; // a table of another kind, written by a command
     if (!line.startsWith("|") || HEADER.test(line) || /^\|[\s|:-]+$/.test(line)) continue;
     const cells = cellsOf(line);
     const shownBy = [...(cells[1] ?? "").matchAll(/`([^`]+)`/g)].map((span) => (span[1] ?? "").trim());

@@ -1,22 +1,16 @@
-// `npm run proof [-- NAME…]`: the long form of the tests, one item after the other, and a table of what was done: what,
-// how many, failures, duration. A run of all of them writes the table into test/CLAIMS.md, with date and commit.
+// `npm run proof [-- WORD…]`: the long form of the tests, one item after the other, and a table of what was done: what,
+// how many, failures, duration. Writes the rows of the items that ran into test/CLAIMS.md, with date and commit.
 // Exit 0: nothing failed. 1: something did. 2: the command was not understood.
 import { execFileSync, spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { writeSection } from "../claims-section.ts";
+import { readSection, writeSection } from "../claims-section.ts";
 import { readReport } from "../claims-table.ts";
 import type { Proof } from "./form.ts";
 import { PROOF_ITEMS, type ProofItem } from "./items.ts";
-
-interface Row {
-  readonly what: string;
-  readonly count: string;
-  readonly failures: number;
-  readonly durationS: number;
-}
+import { formatRows, mergeRows, parseRows, type Row } from "./table.ts";
 
 const top = fileURLToPath(new URL("../..", import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), "wirebadge-proof-"));
@@ -28,7 +22,7 @@ function readProofs(file: string): Proof[] {
 }
 
 /** One item, its output on this terminal. What it recorded becomes its rows; else the count of its tests does. */
-function runItem(item: ProofItem, id: number): Row[] {
+function runItem(item: ProofItem, id: number, when: string): Row[] {
   const [proofs, tests] = [join(folder, `${id}.jsonl`), join(folder, `${id}.json`)];
   const vitest = ["run", "--reporter=default", "--reporter=json", `--outputFile.json=${tests}`];
   const [program, ...args] =
@@ -45,23 +39,16 @@ function runItem(item: ProofItem, id: number): Row[] {
   const failures = run.status === 0 ? failed : Math.max(1, failed);
   const recorded = readProofs(proofs);
   const passed = report?.tests.filter((test) => test.status === "passed").length;
-  const all: Proof[] =
-    passed === undefined ? recorded : [{ what: `${item.title}: tests passed`, count: passed }, ...recorded];
-  if (all.length === 0) return [{ what: item.title, count: "none recorded", failures, durationS }];
+  const all: Proof[] = passed === undefined ? recorded : [{ what: "tests passed", count: passed }, ...recorded];
+  if (all.length === 0) all.push({ what: item.title, count: 0, figure: "nothing recorded" });
   return all.map(({ what, count, figure }, index) => ({
+    item: item.title,
     what,
     count: `${count.toLocaleString("en")}${figure === undefined ? "" : ` (${figure})`}`,
-    failures: index === 0 ? failures : 0,
-    durationS: index === 0 ? durationS : 0,
+    failures: index === 0 ? String(failures) : "",
+    duration: index === 0 ? `${durationS} s` : "",
+    when,
   }));
-}
-
-function tableOf(rows: readonly Row[]): string {
-  const lines = rows.map(({ what, count, failures, durationS }) => {
-    const duration = durationS === 0 ? "" : `${durationS} s`;
-    return `| ${what.replaceAll("|", "\\|")} | ${count} | ${failures} | ${duration} |`;
-  });
-  return ["| What | How many | Failures | Duration |", "|---|---|---|---|", ...lines].join("\n");
 }
 
 const words = process.argv.slice(2).filter((word) => word !== "--");
@@ -76,14 +63,13 @@ if (chosen.length === 0) {
   process.exit(2);
 }
 
-const rows = chosen.flatMap((item, id) => runItem(item, id));
+const commit = execFileSync("git", ["rev-parse", "--short", "HEAD"], { cwd: top, encoding: "utf8" }).trim();
+const when = `${new Date().toISOString().slice(0, 10)} ${commit}`;
+const rows = chosen.flatMap((item, id) => runItem(item, id, when));
 rmSync(folder, { recursive: true });
-const failures = rows.reduce((sum, row) => sum + row.failures, 0);
-process.stdout.write(`\n${tableOf(rows)}\n`);
-if (words.length === 0) {
-  const commit = execFileSync("git", ["rev-parse", "--short", "HEAD"], { cwd: top, encoding: "utf8" }).trim();
-  const machine = `${cpus().length} × ${cpus()[0]?.model ?? "unknown CPU"}, Node ${process.versions.node}`;
-  const when = `Written by \`npm run proof\` on ${new Date().toISOString().slice(0, 10)} at ${commit}; ${machine}.`;
-  writeSection("Proof", `${when}\n\n${tableOf(rows)}`);
-}
-process.exitCode = failures === 0 ? 0 : 1;
+process.stdout.write(`\n${formatRows(rows)}\n`);
+const titles = PROOF_ITEMS.map(({ title }) => title);
+const machine = `${cpus().length} × ${cpus()[0]?.model ?? "unknown CPU"}, Node ${process.versions.node}`;
+const table = formatRows(mergeRows(titles, parseRows(readSection("Proof")), rows));
+writeSection("Proof", `Written by \`npm run proof\`, each row at its date and commit; ${machine}.\n\n${table}`);
+process.exitCode = rows.some(({ failures }) => Number(failures) > 0) ? 1 : 0;
