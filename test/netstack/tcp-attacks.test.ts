@@ -4,6 +4,7 @@ import {
   TCP_BACKLOG_MAX,
   TCP_BACKLOG_PER_REMOTE_MAX,
   TCP_CONNECTIONS_MAX,
+  TCP_CONNECTIONS_PER_REMOTE_MAX,
   TCP_OPENING_MAX_MS,
   TCP_OUT_OF_ORDER_SEGMENTS_MAX,
   TCP_TIME_WAIT_MAX,
@@ -186,6 +187,48 @@ describe("limits", () => {
     peer.take();
     peer.send(syn(REMOTE, 5));
     expect(peer.take()).toEqual([]);
+  });
+
+  it("one address opens so many connections and no more, another still can, and what ends makes room", () => {
+    const peer = new RawPeer();
+    const first = new RawConnection(peer, 1).open();
+    for (let i = 1; i < TCP_CONNECTIONS_PER_REMOTE_MAX; i++) new RawConnection(peer, 1 + i).open();
+    expect(peer.counter("TCP_CONNECTIONS")).toBe(TCP_CONNECTIONS_PER_REMOTE_MAX);
+    const oneMore = syn(REMOTE, 60_000);
+    peer.send(oneMore);
+    expect(peer.take()).toEqual([]);
+    expect(peer.counter("TCP_CONNECTIONS_OF_REMOTE_FULL")).toBe(1);
+    peer.send(syn("10.8.0.1", 60_000));
+    expect(peer.take()).toMatchObject([{ flags: TCP_SYN | TCP_ACK }]);
+    first.connection.end(peer.nowMs);
+    first.acknowledge(peer.take());
+    first.send(TCP_ACK | TCP_FIN);
+    expect(peer.counter("TCP_TIME_WAIT")).toBe(1);
+    peer.send(oneMore);
+    expect(peer.take()).toMatchObject([{ flags: TCP_SYN | TCP_ACK }]);
+    peer.send(syn(REMOTE, 60_001));
+    expect(peer.take()).toEqual([]);
+  });
+
+  it("openings of one address count among its connections, accepted or not", () => {
+    const peer = new RawPeer();
+    const openings: TcpOpening[] = [];
+    peer.handler.tcpOpening = (opening) => void openings.push(opening);
+    for (let i = 0; i <= TCP_CONNECTIONS_PER_REMOTE_MAX; i++) {
+      const raw = new RawConnection(peer, 1 + i);
+      raw.send(TCP_SYN);
+      if (openings.length <= i) break;
+      raw.connection = openings[i]!.accept(peer.nowMs, raw.handler());
+      const [synAck] = peer.take();
+      raw.sequence++;
+      raw.acknowledgment = (synAck!.sequence + 1) >>> 0;
+      raw.send(TCP_ACK);
+    }
+    expect(openings).toHaveLength(TCP_CONNECTIONS_PER_REMOTE_MAX);
+    expect(peer.stack.counters).toMatchObject({ TCP_CONNECTIONS_OF_REMOTE_FULL: 1, TCP_BACKLOG: 0 });
+    for (const opening of openings) peer.stack.cutTcp(opening.local, opening.remote);
+    peer.send(syn(REMOTE, 60_000));
+    expect(openings).toHaveLength(TCP_CONNECTIONS_PER_REMOTE_MAX + 1);
   });
 
   it("TIME-WAIT holds so many and forgets the oldest", () => {

@@ -321,6 +321,21 @@ describe("windows", () => {
     expect(raw.connection.readableBytes).toBe(10_000);
   });
 
+  it("that are full, their first segment lost, still let acknowledgments in from behind their last", () => {
+    const raw = new RawConnection(new RawPeer({ buffers: { receiveBytes: 5_000 } })).open();
+    raw.connection.write(raw.peer.nowMs, DATA);
+    const [sent] = raw.peer.take();
+    for (const at of [1_000, 2_000, 3_000, 4_000]) {
+      raw.send(TCP_ACK, { sequence: raw.sequence + at, data: pattern(1_000) });
+    }
+    // The remote end may send no more: what it says it says with the sequence number behind all that.
+    const acknowledgment = sent!.sequence + DATA.length;
+    expect(raw.send(TCP_ACK, { sequence: raw.sequence + 5_000, acknowledgment })).toEqual([]);
+    raw.peer.wait(10_000);
+    expect(raw.peer.take()).toEqual([]); // nothing of ours is outstanding any more
+    expect(raw.send(TCP_ACK, { sequence: raw.sequence + 5_001, acknowledgment })).toHaveLength(1);
+  });
+
   it("are not opened by crumbs (silly window)", () => {
     const raw = new RawConnection(new RawPeer({ buffers: { receiveBytes: 10_000 } })).open();
     raw.reads = false;

@@ -17,6 +17,39 @@ function transfer(faults: Faults, seed: number, bytes: number, family: "v4" | "v
   return world;
 }
 
+/** The longest time without progress of a transfer, and how often the sender tried meanwhile. */
+function longestStall(faults: Faults, seed: number, bytes: number): { ms: number; attempts: number } {
+  const world = new VirtualLink(faults, seed);
+  world.keepsSent = false;
+  const { client, server } = connectPair(world);
+  let sinceMs = world.nowMs;
+  let attempts = 0;
+  let longest = { ms: 0, attempts: 0 };
+  world.onPacket = (to) => {
+    if (to === world.b) attempts++;
+    return false;
+  };
+  server.onReadable = () => {
+    if (world.nowMs - sinceMs > longest.ms) longest = { ms: world.nowMs - sinceMs, attempts };
+    sinceMs = world.nowMs;
+    attempts = 0;
+  };
+  pour(world, client, pattern(bytes));
+  world.runUntil(() => server.receivedBytes === bytes);
+  return longest;
+}
+
+describe("TCP at 10 % loss", () => {
+  it.each([1, 100])("and %i ms stands still for no longer than its timer's backing off explains", (delayMs) => {
+    for (let seed = 1; seed <= 30; seed++) {
+      const { ms, attempts } = longestStall({ loss: 0.1, delayMs }, seed, 50_000);
+      // Each attempt doubles the timer, which begins at 3 s at most: after a lost SYN.
+      const explainedMs = 3_000 * (2 ** attempts - 1) + 4 * delayMs;
+      expect({ seed, ms, attempts, tooLong: ms > explainedMs }).toMatchObject({ tooLong: false });
+    }
+  });
+});
+
 describe("TCP carries every byte, in order, once", () => {
   it.each<[string, Faults]>([
     ["a clean link", {}],

@@ -3,7 +3,10 @@
 import { type Address, type Endpoint, isV4 } from "../../base/address.ts";
 import { assert } from "../../base/assert.ts";
 import {
+  TCP_BACKLOG_MAX,
+  TCP_BACKLOG_PER_REMOTE_MAX,
   TCP_CONNECTIONS_MAX,
+  TCP_CONNECTIONS_PER_REMOTE_MAX,
   TCP_MEMORY_CHUNKS_MAX,
   TCP_RECEIVE_BUFFER_BYTES,
   TCP_RECEIVE_MEMORY_MAX_BYTES,
@@ -18,11 +21,11 @@ import type { Deadlines } from "../deadlines.ts";
 import { EphemeralPorts } from "../ephemeral-ports.ts";
 import { ANY_REMOTE, FlowKey, FlowTable } from "../flow-table.ts";
 import { HEADROOM_BYTES, type PacketOutput } from "../packet-output.ts";
-import { Backlog } from "./backlog.ts";
 import { Connection } from "./connection.ts";
 import type { TcpCounter, TcpHost } from "./host.ts";
 import { Opening, type OpeningHost } from "./opening.ts";
 import { ReceiveMemory } from "./receiver.ts";
+import { RemoteShares } from "./remote-shares.ts";
 import { Segment } from "./segment.ts";
 import { ChunkPool } from "./send-buffer.ts";
 
@@ -56,7 +59,10 @@ export class Tcp implements TcpHost, OpeningHost {
   readonly #around: TcpNeighbours;
   readonly #table: FlowTable<Connection | Opening>;
   readonly #listeners: FlowTable<(connection: TcpConnection) => void>;
-  readonly #backlog = new Backlog();
+  /** Half-open, or not yet accepted. */
+  readonly #backlog = new RemoteShares(TCP_BACKLOG_MAX, TCP_BACKLOG_PER_REMOTE_MAX);
+  /** Opened by the other end: the backlog, and what became of it until TIME-WAIT, which has a bound of its own. */
+  readonly #fromRemotes = new RemoteShares(TCP_CONNECTIONS_MAX, TCP_CONNECTIONS_PER_REMOTE_MAX);
   /** In the order in which they began to wait. */
   readonly #waiting = new Set<Connection>();
   readonly #ports: EphemeralPorts;
@@ -128,21 +134,30 @@ export class Tcp implements TcpHost, OpeningHost {
       this.count("TCP_BACKLOG_FULL");
       return true; // said to nobody: the sender tries again
     }
+    if (!this.#fromRemotes.hasRoom(remote.address)) {
+      this.count("TCP_CONNECTIONS_OF_REMOTE_FULL");
+      return true;
+    }
     if (!this.#makeRoom()) return true;
     if (isListening) {
       const connection = new Connection(this, local, remote);
       connection.isFromListener = true;
-      this.#table.add(connection, connection);
-      this.#backlog.add(connection);
+      this.#admit(connection);
       connection.accept(nowMs, this.#segment.sequence, this.#segment.window, this.#segment.options);
       return true;
     }
     const opening = new Opening(this, nowMs, local, remote, this.#segment);
-    this.#table.add(opening, opening);
-    this.#backlog.add(opening);
+    this.#admit(opening);
     this.deadlines.set(opening, opening.untilMs);
     onOpening!(opening);
     return true;
+  }
+
+  /** What the other end opened takes its place. */
+  #admit(flow: Connection | Opening): void {
+    this.#table.add(flow, flow);
+    this.#backlog.add(flow);
+    this.#fromRemotes.add(flow);
   }
 
   #refuse(nowMs: number, buffer: Uint8Array, offset: number, info: PacketInfo): void {
@@ -239,6 +254,7 @@ export class Tcp implements TcpHost, OpeningHost {
   }
 
   waiting(connection: Connection): void {
+    this.#fromRemotes.delete(connection);
     this.#waiting.add(connection);
     if (this.#waiting.size > TCP_TIME_WAIT_MAX) this.#evictWaiting();
   }
@@ -246,6 +262,7 @@ export class Tcp implements TcpHost, OpeningHost {
   forget(connection: Connection): void {
     this.#waiting.delete(connection);
     this.#backlog.delete(connection);
+    this.#fromRemotes.delete(connection);
     this.deadlines.set(connection, Number.POSITIVE_INFINITY);
     if (this.#table.get(connection) === connection) this.#table.delete(connection);
   }
@@ -260,8 +277,7 @@ export class Tcp implements TcpHost, OpeningHost {
       return connection;
     }
     this.forgetOpening(opening);
-    this.#table.add(connection, connection);
-    this.#backlog.add(connection);
+    this.#admit(connection);
     connection.accept(nowMs, opening.sequence, opening.window, opening.options);
     return connection;
   }
@@ -289,6 +305,7 @@ export class Tcp implements TcpHost, OpeningHost {
   forgetOpening(opening: Opening): void {
     opening.isGone = true;
     this.#backlog.delete(opening);
+    this.#fromRemotes.delete(opening);
     this.deadlines.set(opening, Number.POSITIVE_INFINITY);
     if (this.#table.get(opening) === opening) this.#table.delete(opening);
   }

@@ -36,12 +36,13 @@ export class ReceiveWindow {
 
   /**
    * RFC 9293 §3.10.7.4, table 6, but a segment at RCV.NXT counts also for a closed window: its acknowledgment must be
-   * read (§3.8.6).
+   * read (§3.8.6). For the same reason one without data counts at the right edge, where the remote end stands that has
+   * sent all it may; if what came first was lost, it stays there until that has come again.
    */
   isAcceptable(sequence: number, sequenceBytes: number): boolean {
     const from = sequenceDifference(sequence, this.next);
     if (from === 0) return true;
-    if (sequenceBytes === 0) return from > 0 && from < this.bytes;
+    if (sequenceBytes === 0) return from > 0 && from <= this.bytes;
     return from < this.bytes && from + sequenceBytes > 0;
   }
 

@@ -1,19 +1,26 @@
-// How many half-open connections there may be, in all and from one address: what a SYN flood meets. RFC 4987 §3.
+// How many flows that others opened there may be, in all and from one address: what a SYN flood meets (RFC 4987 §3), and
+// what keeps one remote end from taking the places of all.
 import { type Address, formatAddress } from "../../base/address.ts";
-import { TCP_BACKLOG_MAX, TCP_BACKLOG_PER_REMOTE_MAX } from "../../base/limits.ts";
 import type { FlowKey } from "../flow-table.ts";
 
-export class Backlog {
+export class RemoteShares {
+  readonly #max: number;
+  readonly #perRemoteMax: number;
   readonly #entries = new Set<FlowKey>();
   readonly #byRemote = new Map<string, number>();
+
+  constructor(max: number, perRemoteMax: number) {
+    this.#max = max;
+    this.#perRemoteMax = perRemoteMax;
+  }
 
   get size(): number {
     return this.#entries.size;
   }
 
   hasRoom(remote: Address): boolean {
-    if (this.#entries.size >= TCP_BACKLOG_MAX) return false;
-    return (this.#byRemote.get(formatAddress(remote)) ?? 0) < TCP_BACKLOG_PER_REMOTE_MAX;
+    if (this.#entries.size >= this.#max) return false;
+    return (this.#byRemote.get(formatAddress(remote)) ?? 0) < this.#perRemoteMax;
   }
 
   add(key: FlowKey): void {
