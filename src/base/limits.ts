@@ -52,7 +52,7 @@ export const FIRST_FRAGMENTS_PER_SESSION_MAX = 64; // allowed first fragments wh
 
 // Userspace TCP/IP
 export const TCP_CONNECTIONS_MAX = 16_384; // per stack
-export const TCP_CONNECTIONS_PER_REMOTE_MAX = 4_608; // opened by one address; above what a gateway lets one session have
+export const TCP_CONNECTIONS_PER_REMOTE_MAX = 4_608; // opened by one address; more than a gateway takes of one session
 export const TCP_BACKLOG_MAX = 512; // half-open or not yet accepted, per stack
 export const TCP_BACKLOG_PER_REMOTE_MAX = 256; // of them from one address, so that one flood can't shut out the others
 export const TCP_OPENING_MAX_MS = 30 * SECOND_MS; // a SYN that nobody decides on; above GATEWAY_DIAL_TIMEOUT_MS

@@ -147,9 +147,10 @@ function dial(family: Family, port: number): Side {
   return side;
 }
 
+/** The socket lives on: a plain `for await` would destroy it, and with it what it still has to send. */
 async function hashOf(socket: Socket): Promise<string> {
   const hash = createHash("sha256");
-  for await (const bytes of socket) hash.update(bytes as Uint8Array);
+  for await (const bytes of socket.iterator({ destroyOnReturn: false })) hash.update(bytes as Uint8Array);
   return hash.digest("hex");
 }
 

@@ -1,5 +1,5 @@
-// How many flows that others opened there may be, in all and from one address: what a SYN flood meets (RFC 4987 §3), and
-// what keeps one remote end from taking the places of all.
+// How many flows that others opened there may be, in all and from one address: what a SYN flood meets (RFC 4987 §3),
+// and what keeps one remote end from taking the places of all.
 import { type Address, formatAddress } from "../../base/address.ts";
 import type { FlowKey } from "../flow-table.ts";
 
