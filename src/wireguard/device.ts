@@ -235,6 +235,7 @@ export class Device<Owner> {
         this.counters.KEEPALIVES_RECEIVED++;
         break;
       case "HANDSHAKE": // counted by message
+      case "COOKIE":
         break;
       default:
         this.counters[kind]++;
@@ -318,8 +319,10 @@ export class Device<Owner> {
     if (entry === undefined) return "UNKNOWN_INDEX";
     if (!entry.tunnel.acceptCookie(nowMs, message)) return "COOKIE_FORGED";
     this.counters.COOKIES_RECEIVED++;
-    this.#noteHandshake(entry.tunnel, COOKIE_REPLY_BYTES);
-    return "HANDSHAKE";
+    entry.tunnel.bytesIn += COOKIE_REPLY_BYTES;
+    // It is sealed under a key that follows from the peer's public one: whoever saw our message can make it. So it says
+    // nothing of who sent it, or of where the peer is.
+    return "COOKIE";
   }
 
   #noteHandshake(tunnel: Tunnel<Owner>, messageBytes: number): void {

@@ -1,4 +1,4 @@
-// What became of a received WireGuard message: one of three good ends, or a named drop. Each name is a counter too.
+// What became of a received WireGuard message: one of four good ends, or a named drop. Each name is a counter too.
 import type { Session } from "./session.ts";
 import type { Tunnel } from "./tunnel.ts";
 
@@ -21,12 +21,13 @@ export type DropReason =
   | "REPLAYED"
   | "DATA_FORGED";
 
-export type ReceivedKind = "DATA" | "KEEPALIVE" | "HANDSHAKE" | DropReason;
+/** COOKIE: taken, but it proves nothing of its sender. */
+export type ReceivedKind = "DATA" | "KEEPALIVE" | "HANDSHAKE" | "COOKIE" | DropReason;
 
 /** One object per device, overwritten by its next `receive`. */
 export class Received<Owner> {
   kind: ReceivedKind = "UNKNOWN_TYPE";
-  /** Who sent it; undefined for a drop. */
+  /** Who sent it; undefined for a cookie and a drop. */
   tunnel: Tunnel<Owner> | undefined;
   /** Of DATA and KEEPALIVE. */
   session: Session | undefined;

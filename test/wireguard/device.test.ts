@@ -271,7 +271,7 @@ describe("under load", () => {
     const foreign = a.sent[0]!.bytes.slice(); // a true cookie, for the stranger's mac1
     new DataView(foreign.buffer).setInt32(4, index, true);
     expectDrop(b, foreign, "COOKIE_FORGED");
-    expect(b.receive(a.endpoint, cookie)).toBe("HANDSHAKE");
+    expect(b.receive(a.endpoint, cookie)).toBe("COOKIE");
     expectDrop(b, cookie, "COOKIE_FORGED");
     const random = encodeCookieReply({
       receiverIndex: index,
