@@ -37,6 +37,37 @@ export function isV4(address: Address): boolean {
   return address.w0 === 0 && address.w1 === 0 && address.w2 === 0xffff;
 }
 
+const NONE: readonly Address[] = [];
+
+/**
+ * The IPv4 addresses that an IPv6 address may stand for: a translator or a tunnel on the way carries its packets there,
+ * so what is refused by IPv4 address is refused in these clothes too. The mapped form needs no entry: it *is* IPv4.
+ */
+export function embeddedV4s({ w0, w1, w2, w3 }: Address): readonly Address[] {
+  if (w0 === 0 && w1 === 0) {
+    if (w2 === 0) return [makeV4(w3)]; // ::a.b.c.d, RFC 4291 §2.5.5.1
+    return w2 === 0xffff0000 ? [makeV4(w3)] : NONE; // ::ffff:0:a.b.c.d, RFC 2765 §2.1
+  }
+  if (w0 === 0x0064ff9b && w1 === 0 && w2 === 0) return [makeV4(w3)]; // 64:ff9b::/96, RFC 6052 §2.1
+  const sixToFour = w0 >>> 16 === 0x2002; // RFC 3056 §2
+  const teredo = w0 === 0x20010000; // its server and its client, RFC 4380 §4
+  const isatap = (w2 & 0xfcffffff) === 0x00005efe; // RFC 5214 §6.1
+  if (!sixToFour && !teredo && !isatap) return NONE;
+  const found: Address[] = [];
+  if (sixToFour) found.push(makeV4(((w0 & 0xffff) << 16) | (w1 >>> 16)));
+  if (teredo) found.push(makeV4(w1), makeV4(~w3));
+  if (isatap) found.push(makeV4(w3));
+  return found;
+}
+
+/** May an address of this prefix be one of those? */
+export function mayEmbedV4({ address, bits }: Prefix): boolean {
+  if (bits === 128) return embeddedV4s(address).length > 0;
+  if (V4_CLOTHES.some((prefix) => prefixesOverlap(prefix, { address, bits }))) return true;
+  const known = mask(0xffffffff, bits - 64);
+  return ((address.w2 ^ 0x00005efe) & known & 0xfcffffff) === 0; // ISATAP stands in any network
+}
+
 export function equalAddress(a: Address, b: Address): boolean {
   return a.w3 === b.w3 && a.w2 === b.w2 && a.w1 === b.w1 && a.w0 === b.w0;
 }
@@ -150,6 +181,15 @@ export function formatAddress(address: Address): string {
       .join(":");
   return bestAt < 0 ? text(0, 8) : `${text(0, bestAt)}::${text(bestAt + bestLength, 8)}`;
 }
+
+// Where IPv4 addresses stand in IPv6 ones by the first bits.
+const V4_CLOTHES: readonly Prefix[] = [
+  { address: { w0: 0, w1: 0, w2: 0, w3: 0 }, bits: 96 },
+  { address: { w0: 0, w1: 0, w2: 0xffff0000, w3: 0 }, bits: 96 },
+  { address: { w0: 0x0064ff9b, w1: 0, w2: 0, w3: 0 }, bits: 96 },
+  { address: { w0: 0x20020000, w1: 0, w2: 0, w3: 0 }, bits: 16 },
+  { address: { w0: 0x20010000, w1: 0, w2: 0, w3: 0 }, bits: 32 },
+];
 
 function mask(word: number, bits: number): number {
   if (bits >= 32) return word;

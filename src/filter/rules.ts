@@ -1,7 +1,7 @@
 // The rules as the packet path asks them: by direction and session, then by prefix length, then by port; what a first
 // packet costs does not grow with the number of rules. Built from FilterState when a revision arrives, one session at a
 // time when first asked.
-import { type Address, makeV4, type Prefix, V4_BITS_OFFSET } from "../base/address.ts";
+import { type Address, embeddedV4s, type Prefix, V4_BITS_OFFSET } from "../base/address.ts";
 import { PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP } from "../wire/packet.ts";
 import type { AddressRule, FilterProtocol, HostRule, PortRange, Verdict } from "./contract.ts";
 
@@ -319,13 +319,6 @@ class HostIndex {
   }
 }
 
-/** RFC 6052 well-known prefix and RFC 3056: an IPv4 address in other clothes, which `never` must see through. */
-export function embeddedV4({ w0, w1, w2, w3 }: Address): number | undefined {
-  if (w0 === 0x0064ff9b && w1 === 0 && w2 === 0) return w3;
-  if (w0 >>> 16 === 0x2002) return (((w0 & 0xffff) << 16) | (w1 >>> 16)) >>> 0;
-  return undefined;
-}
-
 /** The rules of one direction that concern one session. `clockMs` is the coordinator's clock. */
 export class SessionRules {
   readonly #allow: AddressIndex;
@@ -358,10 +351,12 @@ export class SessionRules {
   deny(opening: Opening): CompiledRule | undefined {
     const rule = this.#deny.find(opening);
     if (rule !== undefined) return rule;
-    const v4 = embeddedV4(opening);
-    if (v4 === undefined) return undefined;
     const { protocol, port, clockMs } = opening;
-    return this.#deny.find(new Opening().set(makeV4(v4), protocol, port, clockMs));
+    for (const v4 of embeddedV4s(opening)) {
+      const hidden = this.#deny.find(new Opening().set(v4, protocol, port, clockMs));
+      if (hidden !== undefined) return hidden;
+    }
+    return undefined;
   }
 
   /** The grant that opens it, unless a `never` forbids it. */

@@ -3,6 +3,7 @@
 // as what it reaches.
 import {
   type Address,
+  embeddedV4s,
   equalAddress,
   isV4,
   makeV4,
@@ -69,23 +70,6 @@ const TABLE = REFUSED.map(([text, refusal]) => {
 /** Reaching this machine itself: only its owner's own word opens that, never the policy alone. */
 const OWNER_ONLY: ReadonlySet<DialRefusal> = new Set(["LOOPBACK", "OWN_ADDRESS", "UNSPECIFIED"]);
 
-/**
- * IPv4 addresses that an IPv6 address stands for. The mapped form needs no entry: it *is* IPv4 here
- * (base/address.ts).
- */
-export function embeddedV4(address: Address): readonly Address[] {
-  const { w0, w1, w2, w3 } = address;
-  if (isV4(address)) return [];
-  if (w0 === 0 && w1 === 0 && w2 === 0) return [makeV4(w3)]; // ::a.b.c.d, RFC 4291 §2.5.5.1
-  if (w0 === 0 && w1 === 0 && w2 === 0xffff0000) return [makeV4(w3)]; // ::ffff:0:a.b.c.d, RFC 2765 §2.1
-  if (w0 === 0x0064ff9b && w1 === 0 && w2 === 0) return [makeV4(w3)]; // 64:ff9b::/96, RFC 6052 §2.1
-  const found: Address[] = [];
-  if (w0 >>> 16 === 0x2002) found.push(makeV4(((w0 & 0xffff) << 16) | (w1 >>> 16))); // 6to4, RFC 3056 §2
-  if (w0 === 0x20010000) found.push(makeV4(w1), makeV4(~w3)); // Teredo's server and client, RFC 4380 §4
-  if ((w2 & 0xfcffffff) === 0x00005efe) found.push(makeV4(w3)); // ISATAP, RFC 5214 §6.1
-  return found;
-}
-
 /** What stands for this machine itself is found first: it is refused more strictly than the rest. */
 function refusalOf(address: Address, around: DialSurroundings): DialRefusal | undefined {
   if (!isV4(address) && address.w0 === 0 && address.w1 === 0 && address.w2 === 0 && address.w3 <= 1) {
@@ -96,7 +80,7 @@ function refusalOf(address: Address, around: DialSurroundings): DialRefusal | un
   for (const row of TABLE) if (prefixContains(row.prefix, address)) return row.refusal;
   for (const prefix of around.overlay) if (prefixContains(prefix, address)) return "OVERLAY";
   for (const broadcast of around.broadcasts) if (equalAddress(broadcast, address)) return "BROADCAST";
-  for (const inner of embeddedV4(address)) {
+  for (const inner of embeddedV4s(address)) {
     const refusal = refusalOf(inner, around);
     if (refusal !== undefined) return refusal;
   }

@@ -4,7 +4,7 @@
 // What is reached is one of: an overlay address of the far end; a service at its overlay address; an address behind the
 // far end as gateway; a name that the far end resolves. A grant opens what it names. `never` closes what is reached,
 // however it was named: a service is also the pair (gateway, `at`), and gateways that one `via` lists reach the same.
-import { type Address, equalAddress, isV4, makeV4, type Prefix, prefixContains } from "../base/address.ts";
+import { type Address, embeddedV4s, equalAddress, isV4, type Prefix, prefixContains } from "../base/address.ts";
 import type { FilterProtocol } from "../filter/contract.ts";
 import { trafficHas } from "./destination.ts";
 import { type AcceptedOffers, acceptOffers, viaNames } from "./offers.ts";
@@ -179,10 +179,11 @@ class Oracle {
       case "overlay":
         return target.type === "selector" && this.#matches(target.selector, at);
       case "behind": {
-        const plain = undressed(reached.address);
-        const isOwn = at.addresses.some((address) => equalAddress(address, plain)); // in NAT64's clothes
-        if (isOwn && target.type === "selector" && this.#matches(target.selector, at)) return true;
-        return this.#namesTwin(destination, hostKey(plain), at);
+        return undressed(reached.address).some((plain) => {
+          const isOwn = at.addresses.some((address) => equalAddress(address, plain)); // in NAT64's clothes
+          if (isOwn && target.type === "selector" && this.#matches(target.selector, at)) return true;
+          return this.#namesTwin(destination, hostKey(plain), at);
+        });
       }
       case "name":
         if (target.type === "host" && coversName(target.pattern, reached.name)) return true;
@@ -245,19 +246,18 @@ class Oracle {
 
 const NO_GRANT: OracleVerdict = { allowed: false, reason: "NO_GRANT", ruleIds: [] };
 
-/** An IPv4 address in NAT64's (RFC 6052) or 6to4's (RFC 3056) clothes is that IPv4 address. */
-function undressed(address: Address): Address {
-  if (address.w0 === 0x64ff9b && address.w1 === 0 && address.w2 === 0) return makeV4(address.w3);
-  if (address.w0 >>> 16 === 0x2002) return makeV4(((address.w0 << 16) | (address.w1 >>> 16)) >>> 0);
-  return address;
+/** The address, and the IPv4 addresses in whose place it may stand (NAT64, 6to4 …). */
+function undressed(address: Address): readonly Address[] {
+  return [address, ...embeddedV4s(address)];
 }
 
 function within(prefix: Prefix, address: Address): boolean {
-  return prefixContains(prefix, address) || prefixContains(prefix, undressed(address));
+  return undressed(address).some((plain) => prefixContains(prefix, plain));
 }
 
 function hostKey(address: Address): string {
-  const { w0, w1, w2, w3 } = undressed(address);
+  const [v4, ...others] = embeddedV4s(address);
+  const { w0, w1, w2, w3 } = v4 === undefined || others.length > 0 ? address : v4;
   return `${w0} ${w1} ${w2} ${w3}`;
 }
 

@@ -5,9 +5,9 @@ import {
   hostPrefix,
   isV4,
   isV4Prefix,
+  mayEmbedV4,
   type Prefix,
   prefixContains,
-  prefixesOverlap,
 } from "../base/address.ts";
 import { hostMatches } from "../filter/rules.ts";
 import { ANY_TRAFFIC, intersectTraffic, type Traffic, trafficCovers } from "./destination.ts";
@@ -60,9 +60,6 @@ export interface PairRules {
 
 const NOTHING: PairRules = { allows: [], hostAllows: [], denies: [], hostDenies: [] };
 const NAME_DIAL: Traffic = { protocol: "tcp", ports: [[NAME_DIAL_PORT, NAME_DIAL_PORT]] };
-// Ranges that hold IPv4 addresses in other clothes (RFC 6052, RFC 3056); the filter undresses them for `never`.
-const NAT64: Prefix = { address: { w0: 0x64ff9b, w1: 0, w2: 0, w3: 0 }, bits: 96 };
-const SIX_TO_FOUR: Prefix = { address: { w0: 0x20020000, w1: 0, w2: 0, w3: 0 }, bits: 16 };
 
 export class PairCompiler {
   readonly #policy: Policy;
@@ -277,7 +274,7 @@ function narrowed(deny: AddressDeny, allows: readonly AddressAllow[]): AddressDe
   for (const allow of allows) {
     const traffic = intersectTraffic(deny.traffic, allow.traffic);
     if (traffic === undefined) continue;
-    const hidesV4 = isV4Prefix(deny.to) && (prefixesOverlap(allow.to, NAT64) || prefixesOverlap(allow.to, SIX_TO_FOUR));
+    const hidesV4 = isV4Prefix(deny.to) && !isV4Prefix(allow.to) && mayEmbedV4(allow.to); // the filter undresses it
     const to = intersectPrefixes(deny.to, allow.to) ?? (hidesV4 ? deny.to : undefined);
     if (to === undefined) continue;
     parts.set(JSON.stringify([to, traffic]), { id: deny.id, to, traffic });

@@ -1,21 +1,21 @@
 // Two gateways in one `via` declare that both reach the same thing. So a `never` on a service closes its `at` behind
 // every gateway that any chain of such declarations joins to it, whoever serves or routes it there.
-import { type Address, isV4, makeV4, type Prefix, prefixContains } from "../base/address.ts";
-import { embeddedV4, hostMatches } from "../filter/rules.ts";
+import { type Address, embeddedV4s, isV4, type Prefix, prefixContains } from "../base/address.ts";
+import { hostMatches } from "../filter/rules.ts";
 import { viaNames } from "./offers.ts";
 import type { Policy, PolicyService } from "./policy.ts";
 import type { Selector } from "./selector.ts";
 import type { Member, WorldIndex } from "./world-index.ts";
 
-/** NAT64 and 6to4 forms of an IPv4 address are that address. */
+/** An IPv4 address in IPv6 clothes (NAT64, 6to4 …) is that address, where it stands for one alone. */
 export function plainAddress(address: Address): Address {
-  const v4 = embeddedV4(address);
-  return v4 === undefined ? address : makeV4(v4);
+  const [v4, ...others] = embeddedV4s(address);
+  return v4 === undefined || others.length > 0 ? address : v4;
 }
 
 /** `prefix` as `never` understands it. */
 export function prefixReaches(prefix: Prefix, address: Address): boolean {
-  return prefixContains(prefix, address) || prefixContains(prefix, plainAddress(address));
+  return prefixContains(prefix, address) || embeddedV4s(address).some((v4) => prefixContains(prefix, v4));
 }
 
 export function isLoopback(address: Address): boolean {

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
-import { makeAddress, parseAddress, parsePrefix } from "../../src/base/address.ts";
+import { embeddedV4s, makeAddress, parseAddress, parsePrefix } from "../../src/base/address.ts";
 import { SeededRandom } from "../../src/base/random.ts";
-import { broadcastOf, type DialSurroundings, embeddedV4, refuseDial } from "../../src/peer/dial-rules.ts";
+import { broadcastOf, type DialSurroundings, refuseDial } from "../../src/peer/dial-rules.ts";
 import { address } from "./world.ts";
 
 const AROUND: DialSurroundings = {
@@ -120,7 +120,7 @@ test("the default routes of a grant change nothing: random addresses are judged 
     const inner = makeAddress(0, 0, 0xffff, random.u32());
     const expected = refuseDial(inner, AROUND, "none") === undefined;
     const wrapped = makeAddress(0x64ff9b, 0, 0, inner.w3);
-    expect(embeddedV4(wrapped)).toEqual([inner]);
+    expect(embeddedV4s(wrapped)).toEqual([inner]);
     expect(refuseDial(wrapped, AROUND, "none") === undefined).toBe(expected);
   }
 });

@@ -2,11 +2,10 @@
 // revisions; and planted bugs that the comparison must find.
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { type Address, isV4, makeAddress } from "../../src/base/address.ts";
+import { type Address, embeddedV4s, isV4, makeAddress, mayEmbedV4, parsePrefix } from "../../src/base/address.ts";
 import { SeededRandom } from "../../src/base/random.ts";
 import type { FilterProtocol, FilterState, VerdictReason } from "../../src/filter/contract.ts";
 import { Filter } from "../../src/filter/filter.ts";
-import { embeddedV4 } from "../../src/filter/rules.ts";
 import type { CompiledPeer } from "../../src/policy/compile.ts";
 import { type Asked, evaluate } from "../../src/policy/evaluate.ts";
 import type { Policy } from "../../src/policy/policy.ts";
@@ -145,9 +144,9 @@ function isByName(policy: Policy, world: World, at: string, to: unknown): boolea
   const session = world.sessions.get(at)!;
   const servesName = session.offeredServices.some((name) => policy.services.get(name)?.place.address === undefined);
   const isWide =
-    session.offeredRoutes.some((route) => /^(::|64:ff9b::|2002::)\//.test(route)) &&
+    session.offeredRoutes.some((route) => route.includes("::") && mayEmbedV4(parsePrefix(route)!)) &&
     typeof to !== "string" &&
-    (isV4(to as Address) || embeddedV4(to as Address) !== undefined);
+    (isV4(to as Address) || embeddedV4s(to as Address).length > 0);
   return servesName || isWide || session.offeredRoutes.some((route) => route.startsWith("host:"));
 }
 

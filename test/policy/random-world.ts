@@ -29,6 +29,9 @@ const PLACES_BEHIND = [
   "192.0.2.1",
   "64:ff9b::10.30.0.5",
   "2002:a1e:5::1",
+  "::ffff:0:10.30.0.5",
+  "2001:0:a1e:5::1", // Teredo
+  "2001:db8::5efe:10.30.0.5", // ISATAP
   "2001:db8::1",
 ];
 const NAMES = ["db.internal", "a.internal", "example.com"];
