@@ -133,6 +133,8 @@ export function toNetmapView(netmap: Netmap): NetmapView | BadEntry {
     if (slash < 0 !== (kind === "network" || kind === "policy" || kind === "self")) return { key, message: "bad key" };
     const parsed = ENTRY_SCHEMAS[kind].safeParse(value);
     if (!parsed.success) return { key, message: parsed.error.issues[0]?.message ?? "bad entry" };
+    const named = kind === "peer" || kind === "revoked" ? (parsed.data as { session: string }).session : undefined;
+    if (named !== undefined && key !== `${kind}/${named}`) return { key, message: "is not the session that it names" };
     sorted[kind]!.push(parsed.data);
   }
   const by = sorted as Sorted;

@@ -2,16 +2,33 @@
 // delta and the full map give equal state by construction. Signed by the coordinator as bytes; schemas check it on
 // arrival.
 import { z } from "zod";
+import { parseAddress, parsePrefix } from "../base/address.ts";
+import { fromBase64 } from "../base/bytes.ts";
 
 export const SESSION_ID = /^s_[0-9a-hjkmnp-tv-z]{16}$/; // 80 random bits in Crockford base32
 export const sessionIdSchema = z.string().regex(SESSION_ID);
-const keySchema = z.string().length(44); // 32 bytes in base64
-const prefixSchema = z.string().max(49);
-const addressSchema = z.string().max(45);
+// What doesn't parse is refused here, by the entry's name: a rule left out later, unseen, might be one that closes.
+const keySchema = z
+  .string()
+  .length(44)
+  .refine((text) => fromBase64(text)?.length === 32, "no key of 32 bytes in base64");
+const prefixSchema = z
+  .string()
+  .max(49)
+  .refine((text) => parsePrefix(text) !== undefined, "no prefix");
+const addressSchema = z
+  .string()
+  .max(45)
+  .refine((text) => parseAddress(text) !== undefined, "no address");
 const endpointSchema = z.string().max(53);
 const protocolSchema = z.enum(["tcp", "udp", "icmp", "any"]);
+const portSchema = z.number().int().min(0).max(65_535);
 const portsSchema = z
-  .array(z.tuple([z.number().int().min(0).max(65_535), z.number().int().min(0).max(65_535)]))
+  .array(
+    z
+      .tuple([portSchema, portSchema])
+      .refine(([low, high]) => low <= high, "a range of ports that ends before it begins"),
+  )
   .max(256);
 
 export const networkEntrySchema = z.object({
@@ -46,7 +63,8 @@ export const peerEntrySchema = sessionEntrySchema.extend({
   leaseEndMs: z.number().optional(),
 });
 
-export const addressRuleSchema = z.object({
+/** Strict: a condition that this version doesn't know would make a grant wider than it was written. */
+export const addressRuleSchema = z.strictObject({
   id: z.string(),
   action: z.enum(["allow", "deny"]),
   sessions: z.array(sessionIdSchema),
