@@ -1,5 +1,6 @@
 // A lease: the coordinator's word, signed, that one session may send and receive until issued + lifetime. No lease, no
 // packets. Given to its holder alone, who shows the bytes to its peers; each of them verifies and orders it here.
+import { assert } from "../base/assert.ts";
 import { fromBase32, ID_BYTES, toBase32 } from "../base/base32.ts";
 import { concatBytes, readU16, readU32, writeU16, writeU32 } from "../base/bytes.ts";
 import { type Crypto, SIGNATURE_BYTES } from "../crypto/provider.ts";
@@ -32,8 +33,10 @@ function readU48(bytes: Uint8Array, at: number): number {
   return readU16(bytes, at) * 2 ** 32 + readU32(bytes, at + 2);
 }
 
-/** Whole milliseconds only: fractions are cut. */
+/** Whole milliseconds only: fractions are cut. A number that has no room is our own bug, and nothing is signed. */
 export function signLease(crypto: Crypto, signSeed: Uint8Array, lease: Lease): Uint8Array {
+  assert(lease.epoch < 2 ** 32 && lease.lifetimeMs < 2 ** 32, "a lease's epoch and lifetime have 32 bits");
+  assert(lease.serial < 2 ** 48 && lease.issuedMs < 2 ** 48, "a lease's serial and time have 48 bits");
   const body = new Uint8Array(BODY_BYTES);
   body[0] = LEASE_VERSION;
   body.set(fromBase32(lease.session.slice(2))!, 1);

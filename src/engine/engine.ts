@@ -335,7 +335,10 @@ export class Engine {
       publicKey: desired.publicKey,
       ...(presharedKey === undefined ? {} : { presharedKey }),
     });
-    if (typeof tunnel === "string") return tunnel;
+    if (typeof tunnel === "string") {
+      filter.forgetSession(desired.session);
+      return tunnel;
+    }
     peer.tunnel = tunnel;
     this.#peers.set(desired.session, peer);
     // A persistent keepalive begins a handshake: only now is there a path for it.
