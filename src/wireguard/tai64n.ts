@@ -28,6 +28,12 @@ function encode(seconds: number, nanoseconds: number): Uint8Array {
   return bytes;
 }
 
+/** Milliseconds since 1970, rounded up. */
+function decodeTai64n(stamp: Uint8Array): number {
+  const seconds = (readU32(stamp, 0) - TAI64_HIGH) * 2 ** 32 + readU32(stamp, 4) - TAI64_LOW;
+  return seconds * 1000 + Math.ceil(readU32(stamp, 8) / 1_000_000);
+}
+
 /** Positive when `a` is later. Big-endian, so the order of the bytes is the order in time. */
 export function compareTai64n(a: Uint8Array, b: Uint8Array): number {
   for (let i = 0; i < TIMESTAMP_BYTES; i++) {
@@ -53,8 +59,8 @@ export function nextTai64n(nowMs: number, last: Uint8Array | undefined): Uint8Ar
  * reserve and a whole one, so that a handshake rarely costs a write. Undefined: there is nothing to write.
  */
 export function nextTimestampReserve(kept: Uint8Array | undefined, nowMs: number, sent: Uint8Array) {
-  const wanted = encodeTai64n(nowMs + TIMESTAMP_RESERVE_MS / 2);
-  if (kept !== undefined && compareTai64n(kept, wanted) > 0 && compareTai64n(kept, sent) > 0) return undefined;
-  const ahead = encodeTai64n(nowMs + TIMESTAMP_RESERVE_MS);
-  return compareTai64n(sent, ahead) > 0 ? sent : ahead;
+  // A clock that was set back is behind what has been sent: then the reserve lies ahead of that.
+  const lastMs = Math.max(nowMs, decodeTai64n(sent));
+  if (kept !== undefined && compareTai64n(kept, encodeTai64n(lastMs + TIMESTAMP_RESERVE_MS / 2)) > 0) return undefined;
+  return encodeTai64n(lastMs + TIMESTAMP_RESERVE_MS);
 }

@@ -42,7 +42,9 @@ test("the reserve is ahead of what was sent, is written rarely, and follows a cl
   expect(nextTimestampReserve(first, startMs + 299_000, encodeTai64n(startMs + 299_000))).toBeUndefined();
   const later = encodeTai64n(startMs + 301_000);
   expect(nextTimestampReserve(first, startMs + 301_000, later)).toEqual(encodeTai64n(startMs + 901_000));
-  // A stamp sent a day ahead, and the clock back again: what is kept stays with the stamp.
+  // A stamp sent a day ahead, and the clock back again: what is kept goes ahead of the stamp.
   const dayAhead = encodeTai64n(startMs + 86_400_000);
-  expect(nextTimestampReserve(first, startMs, dayAhead)).toEqual(dayAhead);
+  const ahead = encodeTai64n(startMs + 86_400_000 + 600_000);
+  expect(nextTimestampReserve(first, startMs, dayAhead)).toEqual(ahead);
+  expect(nextTimestampReserve(ahead, startMs, nextTai64n(startMs, dayAhead))).toBeUndefined();
 });
