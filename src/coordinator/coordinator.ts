@@ -3,6 +3,7 @@ import { randomId } from "../base/base32.ts";
 import { WirebadgeError } from "../base/errors.ts";
 import { SECOND_MS } from "../base/units.ts";
 import { isCoordinatorUrl } from "../control/token.ts";
+import { type Clock, ClockFrom } from "../io/clock.ts";
 import { randomPool4, randomUla } from "./addresses.ts";
 import { ControlDesk, FLUSH_SEEN_EVERY_MS } from "./control-desk.ts";
 import { ControlServer } from "./control-server.ts";
@@ -28,6 +29,7 @@ import { World } from "./world.ts";
 
 /** How soon after a grant's `until` the netmaps say so; the filters end it by themselves at the very time. */
 const GRANT_ENDS_EVERY_MS = SECOND_MS;
+const CLOCK_BEHIND_TOLD_MS = SECOND_MS;
 const NETWORK_NAME = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
 
 interface Addresses {
@@ -67,24 +69,41 @@ function probeAddress(options: CoordinatorOptions, listen: ListenAddress, port: 
 }
 
 interface Opened {
+  readonly clock: Clock;
   readonly store: Store;
   readonly world: World;
   readonly keys: CoordinatorKeys;
   readonly adminToken: string;
 }
 
+/**
+ * A network's time doesn't go back with the machine's clock over a restart: what has ended by it (tokens, leases,
+ * grants) would begin again.
+ */
+async function networkClock({ clock, logger }: CoordinatorOptions, store: Store): Promise<Clock> {
+  const from = new ClockFrom(clock, await store.transaction((tx) => tx.latestMs()));
+  if (from.aheadMs >= CLOCK_BEHIND_TOLD_MS) {
+    logger.warn(
+      { behindMs: Math.round(from.aheadMs) },
+      "this machine's clock is behind what was written at the last run: the network's time goes on from there",
+    );
+  }
+  return from;
+}
+
 /** The store and what it holds; at first start a network with its keys. */
 async function openData(options: CoordinatorOptions, paths: DataPaths): Promise<Opened> {
-  const { clock, random, crypto } = options;
+  const { random, crypto } = options;
   const store = await SqlStore.open(sqliteDialect(openSqlite(paths.network)));
   try {
+    const clock = await networkClock(options, store);
     const nowMs = Math.floor(clock.nowMs());
     const emptyPolicy = Policies.emptyVersion(nowMs);
     const known = await World.load(store, nowMs, emptyPolicy);
     // Keys first, then the network: a crash in between leaves keys that the next start takes up.
     const keys = loadKeys(paths.keys, crypto, random, known === undefined);
     const adminToken = loadAdminToken(paths.adminToken, random);
-    if (known !== undefined) return { store, world: known, keys, adminToken };
+    if (known !== undefined) return { clock, store, world: known, keys, adminToken };
     await store.transaction(async (tx) => {
       const network = {
         id: randomId(random, "n"),
@@ -98,7 +117,7 @@ async function openData(options: CoordinatorOptions, paths: DataPaths): Promise<
       const { id, ...details } = network;
       await tx.audit(nowMs, { actor: "coordinator", action: "network.create", subject: id, details });
     });
-    return { store, world: (await World.load(store, nowMs, emptyPolicy))!, keys, adminToken };
+    return { clock, store, world: (await World.load(store, nowMs, emptyPolicy))!, keys, adminToken };
   } catch (error) {
     await store.close();
     throw error;
@@ -130,10 +149,10 @@ async function run(
   options: CoordinatorOptions,
   { listen, admin }: Addresses,
   paths: DataPaths,
-  { store, world, keys, adminToken }: Opened,
+  { clock, store, world, keys, adminToken }: Opened,
   undo: (() => Promise<void> | void)[],
 ): Promise<RunningCoordinator> {
-  const { crypto, random, clock, logger } = options;
+  const { crypto, random, logger } = options;
   const counters = new Counters();
   const records = new PeerRecords(paths.records, counters);
   undo.push(() => records.close());

@@ -39,6 +39,22 @@ export class SystemClock implements Clock {
   }
 }
 
+/** A clock that begins no earlier than a moment which has been already, and then goes at another's pace. */
+export class ClockFrom implements Clock {
+  readonly #clock: Clock;
+  /** By how much the other was behind. */
+  readonly aheadMs: number;
+
+  constructor(clock: Clock, notBeforeMs: number) {
+    this.#clock = clock;
+    this.aheadMs = Math.max(0, notBeforeMs - clock.nowMs());
+  }
+
+  nowMs(): number {
+    return this.#clock.nowMs() + this.aheadMs;
+  }
+}
+
 /** One re-armable timer: arming for a later time than armed costs nothing, the early wake-up re-arms. */
 export class DeadlineTimer {
   readonly #clock: Clock;

@@ -365,6 +365,13 @@ class SqlTransaction implements StoreTransaction {
     const query = this.#db.selectFrom("audit").selectAll().where("seq", ">", after).orderBy("seq").limit(limit);
     return (await query.execute()).map(auditRow);
   }
+
+  async latestMs(): Promise<number> {
+    const audit = this.#db.selectFrom("audit").select("at_ms").orderBy("seq", "desc").limit(1);
+    const seen = this.#db.selectFrom("sessions").select((eb) => eb.fn.max("last_seen_ms").as("latest"));
+    const [line, sessions] = [await audit.executeTakeFirst(), await seen.executeTakeFirst()];
+    return Math.max(line?.at_ms ?? 0, Number(sessions?.latest ?? 0));
+  }
 }
 
 export class SqlStore implements Store {

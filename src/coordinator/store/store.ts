@@ -69,6 +69,8 @@ export interface StoreTransaction {
   /** Appends to the hash chain. */
   audit(atMs: number, event: AuditEvent): Promise<void>;
   auditEntries(after: number, limit: number): Promise<AuditRow[]>;
+  /** When anything was last written down: the newest audit line, or the last sight of a session. 0: never. */
+  latestMs(): Promise<number>;
 }
 
 export interface Store {
