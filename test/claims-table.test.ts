@@ -98,7 +98,8 @@ function hasTitle(text: string, title: string): boolean {
 
 describe("the documents", () => {
   // The whole answer needs the report; this much is known at once, and catches a test that was renamed.
-  it.each(["test/CLAIMS.md", "SECURITY.md"])("%s names tests that are in their files", (document) => {
+  const documents = ["test/CLAIMS.md", "SECURITY.md", "test/others/README.md"];
+  it.each(documents)("%s names tests that are in their files", (document) => {
     const ids = testIdsIn(readFileSync(new URL(`../${document}`, import.meta.url), "utf8"));
     expect(ids.length).toBeGreaterThan(0);
     for (const id of ids) {

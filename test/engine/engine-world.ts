@@ -18,7 +18,7 @@ import type { AddressRule, DenialRecord, FlowRecord } from "../../src/filter/con
 export const crypto = new PortableCrypto();
 export const EPOCH = 1;
 export const START_MS = 1_700_000_000_000;
-const coordinatorSeed = new Uint8Array(32).fill(9);
+export const coordinatorSeed = new Uint8Array(32).fill(9);
 const coordinatorKey = crypto.signPublicKey(coordinatorSeed);
 
 const wait = 16;
