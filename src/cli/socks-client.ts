@@ -85,10 +85,20 @@ async function exchange(socket: Socket, { host, port, user, password }: SocksCon
 
 /** Exactly `length` bytes; what comes after them stays in the stream. */
 async function readExactly(socket: Socket, length: number): Promise<Uint8Array> {
+  let got = Buffer.alloc(0);
   for (;;) {
-    const chunk: Buffer | null = socket.read(length);
-    if (chunk !== null) return chunk;
-    await new Promise<void>((resolve) => socket.once("readable", resolve));
+    // No more than is there: a stream that holds a part of what was asked for says "readable" without end.
+    const chunk: Buffer | null = socket.read(Math.min(length - got.length, socket.readableLength) || undefined);
+    if (chunk !== null) got = Buffer.concat([got, chunk]);
+    if (got.length === length) return got;
+    if (socket.readableEnded || socket.destroyed) throw new Error("the SOCKS proxy ended the connection");
+    await new Promise<void>((resolve) => {
+      const go = (): void => {
+        socket.off("readable", go).off("end", go).off("close", go);
+        resolve();
+      };
+      socket.on("readable", go).on("end", go).on("close", go);
+    });
   }
 }
 

@@ -282,7 +282,8 @@ export function exchange(socket: Socket, text: string, timeoutMs = 30_000): Prom
     let got = "";
     const done = (act: () => void): void => {
       clearTimeout(timer);
-      socket.removeListener("data", onData).removeListener("close", onClose).removeListener("error", onError);
+      socket.removeListener("data", onData).removeListener("close", onClose).removeListener("end", onClose);
+      socket.removeListener("error", onError);
       act();
     };
     const onData = (chunk: Buffer): void => {
@@ -292,7 +293,11 @@ export function exchange(socket: Socket, text: string, timeoutMs = 30_000): Prom
     const onClose = (): void => done(() => reject(new Error(`the stream ended; got ${JSON.stringify(got)}`)));
     const onError = (error: Error): void => done(() => reject(error));
     const timer = setTimeout(() => done(() => reject(new Error(`no answer within ${timeoutMs} ms`))), timeoutMs);
-    socket.on("data", onData).once("close", onClose).once("error", onError);
+    socket.on("data", onData).once("close", onClose).once("end", onClose).once("error", onError);
+    if (socket.readableEnded || socket.destroyed) {
+      onClose();
+      return;
+    }
     socket.write(text);
   });
 }
