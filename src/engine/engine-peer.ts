@@ -43,10 +43,11 @@ export class EnginePeer implements RoutedPeer {
     this.#tunnel = tunnel;
   }
 
-  update(desired: DesiredPeer): void {
+  /** True when it is no longer to be found where it was. */
+  update(desired: DesiredPeer): boolean {
     this.prefixes = desired.prefixes;
     this.linkAddress = desired.linkAddress;
-    this.path.setCandidates(desired.endpoints);
+    return this.path.setCandidates(desired.endpoints);
   }
 
   /** Token bucket over everything that the peer's packets can make us send back on the peer link. */

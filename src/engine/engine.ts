@@ -326,7 +326,8 @@ export class Engine {
     const known = this.#peers.get(desired.session);
     if (known !== undefined) {
       device.updatePeer(nowMs, known.tunnel, { presharedKey, persistentKeepaliveMs });
-      known.update(desired);
+      // Looked for at once: until its silence were noticed, a short lease could end, and the flows with it.
+      if (known.update(desired) && known.tunnel.hasSession(nowMs)) device.startHandshake(nowMs, known.tunnel);
       return undefined;
     }
     const peer = new EnginePeer(desired, filter.slot(desired.session));

@@ -13,14 +13,25 @@ export class PeerPath {
   #confirmedMs = Number.NEGATIVE_INFINITY;
   #single: readonly Endpoint[] = NONE;
 
-  /** The configured or reported endpoints, best first; beyond PATH_CANDIDATES_MAX they are left out. */
-  setCandidates(candidates: readonly Endpoint[]): void {
+  /**
+   * The configured or reported endpoints, best first; beyond PATH_CANDIDATES_MAX they are left out. True when the
+   * confirmed one was among them and is no more: the peer has moved, and may have nothing to say from where it is.
+   */
+  setCandidates(candidates: readonly Endpoint[]): boolean {
     const distinct: Endpoint[] = [];
     for (const candidate of candidates) {
       if (distinct.length === PATH_CANDIDATES_MAX) break;
       if (!distinct.some((known) => equalEndpoint(known, candidate))) distinct.push(candidate);
     }
+    const hasMoved = this.#isConfirmedAmong(this.#candidates) && !this.#isConfirmedAmong(distinct);
+    if (hasMoved) this.#confirmedMs = Number.NEGATIVE_INFINITY;
     this.#candidates = distinct;
+    return hasMoved;
+  }
+
+  #isConfirmedAmong(candidates: readonly Endpoint[]): boolean {
+    const confirmed = this.#confirmed;
+    return confirmed !== undefined && candidates.some((candidate) => equalEndpoint(candidate, confirmed));
   }
 
   get confirmed(): Endpoint | undefined {

@@ -9,7 +9,7 @@ import type { SignedLease } from "./coordinator.ts";
 import { mayOpen, type Told } from "./law.ts";
 import type { Ledger, SentPacket } from "./ledger.ts";
 import { type Facts, markOf, readFacts, shownFacts, udpFacts } from "./packets.ts";
-import type { Station } from "./station.ts";
+import { CLOCK_ERROR_MAX_MS, type Station } from "./station.ts";
 
 export const INVARIANTS = {
   "nothing-forbidden": "no packet is delivered that the naive evaluator forbids under what its receiver was told",
@@ -20,6 +20,7 @@ export const INVARIANTS = {
   "own-address": "a delivered packet's destination is the receiver's, or one that it serves",
   "lease-of-sender": "nothing is delivered of a session whose lease has ended",
   "lease-of-receiver": "nothing is delivered to a session without a lease of its own",
+  "leases-by-true-time": "by the coordinator's own clock, too, both leases have not ended",
   "revoked-is-silent": "nothing is delivered of a session that the receiver knows to be revoked or gone",
   "honest-source": "an honest sender lets nothing out that its own rules forbid",
   "denials-are-true": "no opening is denied that the naive evaluator allows",
@@ -27,6 +28,7 @@ export const INVARIANTS = {
   "nothing-in-clear": "no outer datagram shows an inner packet",
   "within-limits": "no queue or table is over its bound",
   "no-busy-deadline": "a deadline that was handled is in the future, and no engine wakes without end",
+  "counters-go-up": "no counter of a running engine ever goes back",
   "never-throws": "nothing that comes from the network makes an engine throw",
   "streams-exact": "a byte stream between two userspace stacks arrives whole and in order, in bounded time",
   "allowed-pairs-talk": "once faults stop, every allowed pair talks within a bounded time",
@@ -99,8 +101,23 @@ function isServed({ state }: Told, address: Address): boolean {
 function checkLeases({ worldMs, station, session, leases }: Delivery, what: string): Violation | undefined {
   const clockMs = station.coordinatorMs(worldMs);
   if (station.lease === undefined || clockMs >= station.lease.endMs) return broken("lease-of-receiver", what);
-  const live = (leases.get(session) ?? []).some((lease) => clockMs < lease.endMs);
-  return live ? undefined : broken("lease-of-sender", what);
+  const shown = leases.get(session) ?? [];
+  if (!shown.some((lease) => clockMs < lease.endMs)) return broken("lease-of-sender", what);
+  const surelyMs = worldMs - CLOCK_ERROR_MAX_MS;
+  const areLive = surelyMs < station.lease.endMs && shown.some((lease) => surelyMs < lease.endMs);
+  return areLive ? undefined : broken("leases-by-true-time", what);
+}
+
+/** Keeps what it saw for the next time. */
+export function checkCounters(station: Station): Violation | undefined {
+  const before = station.counters;
+  const counters = station.engine.counters();
+  station.counters = counters;
+  for (const [name, count] of Object.entries(before)) {
+    const now = counters[name] ?? 0;
+    if (now < count) return broken("counters-go-up", `${name} ${count} → ${now} at station ${station.number}`);
+  }
+  return undefined;
 }
 
 /** What must have been allowed is asked at the later of two clocks: the station's own may be a little behind. */
@@ -158,14 +175,15 @@ function overBound(station: Station, name: string, count: number, bound: number)
   return broken("within-limits", `${name} ${count} > ${bound} at station ${station.number}`);
 }
 
-/** After a timeout was handled at `clockMs` of the station's clock. */
-export function checkDeadline(station: Station, clockMs: number): Violation | undefined {
+/** After a timeout was handled. */
+export function checkDeadline(station: Station, worldMs: number): Violation | undefined {
+  const clockMs = station.clock(worldMs);
   const nextMs = station.engine.nextDeadlineMs();
   if (nextMs <= clockMs) {
     return broken("no-busy-deadline", `station ${station.number}: ${clockMs - nextMs} ms ago, and it was just handled`);
   }
-  if (clockMs - station.wakeupsSinceMs >= 1_000) {
-    station.wakeupsSinceMs = clockMs;
+  if (worldMs - station.wakeupsSinceMs >= 1_000) {
+    station.wakeupsSinceMs = worldMs;
     station.wakeups = 0;
   }
   station.wakeups++;

@@ -1,5 +1,5 @@
-// The Internet between the stations: loses, delays, reorders, duplicates, corrupts, cuts and replays datagrams, and
-// stands NATs before some stations. Every choice comes from the seed.
+// The Internet between the stations: loses (also in one direction alone), delays, reorders, duplicates, corrupts, cuts
+// and replays datagrams, and stands NATs before some stations. Every choice comes from the seed.
 import { type Endpoint, formatEndpoint } from "../base/address.ts";
 import type { SeededRandom } from "../base/random.ts";
 import { SECOND_MS } from "../base/units.ts";
@@ -60,37 +60,48 @@ export class SimNetwork {
   readonly #random: SeededRandom;
   readonly #deliver: (atMs: number, datagram: SimDatagram) => void;
   readonly #remembered: SimDatagram[] = [];
-  readonly #cuts = new Set<string>();
+  readonly #cutUntilMs = new Map<string, number>();
+  readonly #weak = new Map<string, { readonly loss: number; readonly untilMs: number }>();
 
   constructor(random: SeededRandom, deliver: (atMs: number, datagram: SimDatagram) => void) {
     this.#random = random;
     this.#deliver = deliver;
   }
 
-  /** Nothing gets from one station to the other; the way back is another cut. */
-  cut(from: number, to: number): void {
-    this.#cuts.add(`${from}>${to}`);
+  /** Nothing gets from one station to the other until then; the way back is another cut. */
+  cut(from: number, to: number, untilMs: number): void {
+    const key = `${from}>${to}`;
+    this.#cutUntilMs.set(key, Math.max(untilMs, this.#cutUntilMs.get(key) ?? untilMs));
   }
 
-  mend(from: number, to: number): void {
-    this.#cuts.delete(`${from}>${to}`);
+  /** From one station to the other this much is lost until then; not on the way back. */
+  weaken(from: number, to: number, loss: number, untilMs: number): void {
+    this.#weak.set(`${from}>${to}`, { loss, untilMs });
   }
 
   mendAll(): void {
-    this.#cuts.clear();
+    this.#cutUntilMs.clear();
+    this.#weak.clear();
   }
 
-  isCut(from: number, to: number): boolean {
-    return this.#cuts.has(`${from}>${to}`);
+  isCut(nowMs: number, from: number, to: number): boolean {
+    return nowMs < (this.#cutUntilMs.get(`${from}>${to}`) ?? Number.NEGATIVE_INFINITY);
   }
 
-  send(nowMs: number, datagram: SimDatagram): void {
+  /** Probability that a datagram from one station to the other is lost, before what is lost everywhere. */
+  lossOf(nowMs: number, from: number, to: number): number {
+    const weak = this.#weak.get(`${from}>${to}`);
+    return weak !== undefined && nowMs < weak.untilMs ? weak.loss : 0;
+  }
+
+  /** `loss`: of its own way, besides that of the faults everywhere. */
+  send(nowMs: number, datagram: SimDatagram, loss = 0): void {
     const { faults, counts } = this;
     const random = this.#random;
     counts.sent++;
     this.#remember(datagram);
     if (random.chance(faults.replay)) this.#replay(nowMs);
-    if (random.chance(faults.loss)) {
+    if (random.chance(faults.loss) || (loss > 0 && random.chance(loss))) {
       counts.lost++;
       return;
     }

@@ -4,6 +4,7 @@ import type { Outcome, SimulationOptions } from "./outcome.ts";
 import { drawScenario, type Scenario, shownStep } from "./scenario.ts";
 import { chooseSteps, formatSteps, parseSteps, shrink } from "./shrink.ts";
 import { simulate } from "./simulation.ts";
+import { addTotals, noTotals, shownTotals, type Totals } from "./totals.ts";
 
 export interface SeedsOptions extends SimulationOptions {
   readonly seed: number;
@@ -14,7 +15,8 @@ export interface SeedsOptions extends SimulationOptions {
 }
 
 export interface Run {
-  readonly outcomes: readonly Outcome[];
+  readonly totals: Totals;
+  readonly last: Outcome | undefined;
   /** The one that broke something, with what was left of its steps. */
   readonly failed:
     | { readonly outcome: Outcome; readonly scenario: Scenario; readonly kept: readonly number[] }
@@ -23,43 +25,32 @@ export interface Run {
 
 /** @throws RangeError when `steps` is no list of numbers. */
 export function runSeeds(options: SeedsOptions): Run {
-  const outcomes: Outcome[] = [];
+  const totals = noTotals();
+  let last: Outcome | undefined;
   for (let seed = options.seed; seed < options.seed + options.count; seed++) {
     const whole = drawScenario(seed);
     const kept = options.steps === undefined ? whole.steps.map((_, index) => index) : parseSteps(options.steps);
-    const outcome = simulate(chooseSteps(whole, kept), options);
-    outcomes.push(outcome);
-    if (outcome.violation === undefined) continue;
-    if (!options.shrink) return { outcomes, failed: { outcome, scenario: whole, kept } };
-    const fewer = shrink(whole, kept, outcome, options);
-    return { outcomes, failed: { ...fewer, scenario: whole } };
+    last = simulate(chooseSteps(whole, kept), options);
+    addTotals(totals, last);
+    if (last.violation === undefined) continue;
+    const fewer = options.shrink ? shrink(whole, kept, last, options) : { kept, outcome: last };
+    return { totals, last, failed: { ...fewer, scenario: whole } };
   }
-  return { outcomes, failed: undefined };
+  return { totals, last, failed: undefined };
 }
 
-/** Lines for a person at a terminal. */
-export function report(run: Run, withEvents = false): string[] {
-  const total = (of: (outcome: Outcome) => number): number => run.outcomes.reduce((sum, one) => sum + of(one), 0);
-  const slowestMs = Math.max(0, ...run.outcomes.map((outcome) => outcome.slowestPairMs));
+/** Lines for a person at a terminal. `words` end the command that runs a failure again. */
+export function report(run: Run, withEvents = false, words = ""): string[] {
+  const { totals, last, failed } = run;
   const lines: string[] = [];
-  const last = run.outcomes.at(-1);
-  if (withEvents && run.failed === undefined && last !== undefined) lines.push(...last.tail);
-  if (run.failed !== undefined) lines.push(...reportFailure(run.failed));
-  const said = [
-    `${run.outcomes.length} seed${run.outcomes.length === 1 ? "" : "s"}`,
-    `${(total((one) => one.virtualMs) / 60_000).toFixed(0)} virtual minutes`,
-    `${total((one) => one.turns)} turns`,
-    `${total((one) => one.sent)} packets sent`,
-    `${total((one) => one.delivered)} delivered`,
-    `${total((one) => one.pairs)} pairs tried after the faults (slowest ${(slowestMs / 1000).toFixed(1)} s)`,
-    `${total((one) => one.streams)} streams whole`,
-  ];
-  lines.push(said.join(", "));
-  if (last !== undefined && run.outcomes.length === 1) lines.push(`trace ${last.hash}`);
+  if (withEvents && failed === undefined && last !== undefined) lines.push(...last.tail);
+  if (failed !== undefined) lines.push(...reportFailure(failed, words));
+  lines.push(shownTotals(totals));
+  if (last !== undefined && totals.seeds === 1) lines.push(`trace ${last.hash}`);
   return lines;
 }
 
-function reportFailure({ outcome, scenario, kept }: NonNullable<Run["failed"]>): string[] {
+function reportFailure({ outcome, scenario, kept }: NonNullable<Run["failed"]>, words: string): string[] {
   const { violation, seed } = outcome;
   const isWhole = kept.length === scenario.steps.length;
   return [
@@ -69,6 +60,6 @@ function reportFailure({ outcome, scenario, kept }: NonNullable<Run["failed"]>):
     ...outcome.tail.map((line) => `  ${line}`),
     `${violation!.invariant}: ${violation!.detail}`,
     `  (${INVARIANTS[violation!.invariant]})`,
-    `again: npm run sim -- --seed ${seed}${isWhole ? "" : ` --steps ${formatSteps(kept)}`}`,
+    `again: npm run sim -- --seed ${seed}${isWhole ? "" : ` --steps ${formatSteps(kept)}`}${words}`,
   ];
 }

@@ -2,12 +2,12 @@
 // shown, cut down and run again.
 import { formatAddress, makeAddress, makePrefix, makeV4, type Prefix } from "../base/address.ts";
 import { SeededRandom } from "../base/random.ts";
-import { SECOND_MS } from "../base/units.ts";
+import { DAY_MS, HOUR_MS, SECOND_MS } from "../base/units.ts";
 import type { PolicyDocument } from "../policy/schema.ts";
 import type { WorldIdentity } from "../policy/world.ts";
 import { drawDocument, SIM_PORTS, SIM_ROUTES, SIM_SERVICES } from "./documents.ts";
 import type { NetworkFaults } from "./network.ts";
-import type { StationPlan } from "./station.ts";
+import { CLOCK_ERROR_MAX_MS, type StationPlan } from "./station.ts";
 
 /** Who sends what to whom: numbers of stations. */
 export interface TrafficStep {
@@ -43,12 +43,31 @@ export type Step = { readonly atMs: number } & (
   | { readonly kind: "garbage"; readonly to: number; readonly type: number; readonly bytes: number }
   | { readonly kind: "faults"; readonly faults: NetworkFaults }
   | { readonly kind: "cut"; readonly from: number; readonly to: number; readonly forMs: number }
+  | {
+      readonly kind: "one-way-loss";
+      readonly from: number;
+      readonly to: number;
+      readonly loss: number;
+      readonly forMs: number;
+    }
+  | {
+      /** Nothing between these stations and all others; with the coordinator among the others where it says so. */
+      readonly kind: "partition";
+      readonly stations: readonly number[];
+      readonly isFromCoordinator: boolean;
+      readonly forMs: number;
+    }
   | { readonly kind: "control-cut"; readonly station: number; readonly forMs: number }
   | { readonly kind: "rebind"; readonly station: number; readonly knownAfterMs: number }
-  | { readonly kind: "crash"; readonly station: number; readonly forMs: number }
+  /** `clockByMs`: how far its wall clock is off afterwards, as on a board without a battery; else 0. */
+  | { readonly kind: "crash"; readonly station: number; readonly forMs: number; readonly clockByMs: number }
   | { readonly kind: "freeze"; readonly station: number; readonly forMs: number }
+  /** Somebody sets that host's wall clock. */
+  | { readonly kind: "clock"; readonly station: number; readonly byMs: number }
   | { readonly kind: "rotate-key"; readonly station: number }
   | { readonly kind: "policy"; readonly document: PolicyDocument }
+  /** That document and the one in force, in turns. */
+  | { readonly kind: "churn"; readonly document: PolicyDocument; readonly times: number; readonly everyMs: number }
   | { readonly kind: "revoke"; readonly station: number }
   | { readonly kind: "remove"; readonly station: number }
   | { readonly kind: "enrol"; readonly station: number }
@@ -127,7 +146,7 @@ function drawStation(
     offeredRoutes: isNode ? SIM_ROUTES.filter(() => random.chance(0.7)) : [],
     offeredServices: isNode ? (random.chance(0.5) ? ["*"] : SIM_SERVICES.filter(() => random.chance(0.7))) : [],
     skewMs: random.pick([0, 0, 500, -90_000, 86_400_000]),
-    clockErrorMs: random.below(101) - 50,
+    clockErrorMs: random.below(2 * CLOCK_ERROR_MAX_MS + 1) - CLOCK_ERROR_MAX_MS,
     controlDelayMs: random.pick([20, 300, 3_000]),
     isBehindNat: random.chance(0.3),
     isHostile,
@@ -154,10 +173,13 @@ type EventKind = Exclude<Step["kind"], TrafficStep["kind"] | HostileStep["kind"]
 const EVENTS: readonly EventKind[] = [
   "faults",
   "cut",
+  "one-way-loss",
+  "partition",
   "control-cut",
   "rebind",
   "crash",
   "freeze",
+  "clock",
   "rotate-key",
   "revoke",
   "remove",
@@ -165,7 +187,10 @@ const EVENTS: readonly EventKind[] = [
   "epoch",
   "garbage",
   "policy",
+  "churn",
 ];
+
+const CLOCK_STEPS_MS = [DAY_MS, -DAY_MS, HOUR_MS, -HOUR_MS, 700_000, -5_000] as const;
 
 /** Each world has some kinds of trouble and not others: together they would hide each other's effects (Groce 2012). */
 function drawSteps(random: SeededRandom, startMs: number, stations: readonly StationPlan[]): Step[] {
@@ -251,12 +276,34 @@ function drawEvent(random: SeededRandom, kind: EventKind, atMs: number, stations
       return { kind, faults: drawFaults(random) };
     case "cut":
       return { kind, from: station, to: other, forMs: 1_000 + random.below(40_000) };
+    case "one-way-loss":
+      return { kind, from: station, to: other, loss: random.pick([0.3, 0.7, 1]), forMs: 5_000 + random.below(60_000) };
+    case "partition": {
+      const apart = stations.flatMap((_, number) => (number === station || random.chance(0.4) ? [number] : []));
+      // Longer than an end goes on trying to make a tunnel, now and then.
+      const forMs = 2_000 + random.below(random.chance(0.3) ? 150_000 : 30_000);
+      return { kind, stations: apart, isFromCoordinator: random.chance(0.5), forMs };
+    }
     case "control-cut":
       return { kind, station, forMs: 1_000 + random.below(120_000) };
+    case "clock":
+      return { kind, station, byMs: random.pick(CLOCK_STEPS_MS) };
+    case "churn":
+      return {
+        kind,
+        document: drawDocument(random, atMs),
+        times: 3 + random.below(15),
+        everyMs: 20 + random.below(300),
+      };
     case "rebind":
       return { kind, station, knownAfterMs: random.below(20_000) };
     case "crash":
-      return { kind, station, forMs: random.below(20_000) };
+      return {
+        kind,
+        station,
+        forMs: random.below(20_000),
+        clockByMs: random.chance(0.3) ? random.pick(CLOCK_STEPS_MS) : 0,
+      };
     case "freeze":
       return { kind, station, forMs: random.below(60_000) };
     case "garbage":

@@ -1,14 +1,17 @@
 // One run of a scenario: a virtual clock that jumps from event to event, real engines, and the invariants checked after
 // every turn. Nothing here knows the time or chance but from the scenario.
-import { type Address, type Endpoint, equalEndpoint, isV4, makeV4, parseAddress } from "../base/address.ts";
+import { type Endpoint, equalEndpoint, makeV4 } from "../base/address.ts";
+import { CONTROL_PING_EVERY_MS } from "../base/limits.ts";
 import { randomBytes, SeededRandom } from "../base/random.ts";
 import { SECOND_MS } from "../base/units.ts";
 import type { EngineSink } from "../engine/engine.ts";
+import type { PolicyDocument } from "../policy/schema.ts";
 import { type ControlMessage, type CoordinatorWake, type SignedLease, SimCoordinator } from "./coordinator.ts";
-import { policyOf, SIM_BEHIND } from "./documents.ts";
+import { policyOf } from "./documents.ts";
 import { EventQueue } from "./event-queue.ts";
-import { hostAnswer, hostileFacts, sourceFor, strangerAddress, trafficFacts } from "./host.ts";
+import { hostAnswer } from "./host.ts";
 import {
+  checkCounters,
   checkDeadline,
   checkDelivery,
   checkDenial,
@@ -24,7 +27,8 @@ import type { Outcome, SimulationOptions } from "./outcome.ts";
 import type { Facts, Mark } from "./packets.ts";
 import * as packets from "./packets.ts";
 import { Probes, TALK_WITHIN_MS } from "./probes.ts";
-import type { HostileStep, Scenario, Step, TrafficStep } from "./scenario.ts";
+import type { Scenario, Step } from "./scenario.ts";
+import { Senders, type World } from "./senders.ts";
 import { makeSimCrypto } from "./sim-crypto.ts";
 import { Station } from "./station.ts";
 import { findStreamPair, STREAM_FAULTS, STREAM_WITHIN_MS, StreamTrial } from "./stream-trial.ts";
@@ -33,6 +37,8 @@ import { Trace } from "./trace.ts";
 const PROBE_EVERY_MS = SECOND_MS;
 const SETTLE_MS = 3 * SECOND_MS;
 const TURNS_MAX = 400_000;
+/** A running peer asks for the coordinator's time this often. */
+const LEARN_TIME_EVERY_MS = CONTROL_PING_EVERY_MS;
 
 type Event =
   | { readonly kind: "datagram"; readonly datagram: SimDatagram }
@@ -62,6 +68,7 @@ class Simulation {
   readonly #coordinator: SimCoordinator;
   readonly #stations: Station[] = [];
   readonly #ledger = new Ledger();
+  readonly #senders: Senders;
   readonly #trace: Trace;
   readonly #hosts: SeededRandom;
   readonly #keys: SeededRandom;
@@ -69,6 +76,7 @@ class Simulation {
   readonly #held = new Map<string, SignedLease[]>();
   readonly #controlFreeMs: number[] = [];
   readonly #counters: Record<string, number> = {};
+  #document: PolicyDocument;
   #probes: Probes | undefined;
   #stream: StreamTrial | undefined;
   #streams = 0;
@@ -80,6 +88,7 @@ class Simulation {
   constructor(scenario: Scenario, options: SimulationOptions) {
     this.#scenario = scenario;
     this.#options = options;
+    this.#document = scenario.document;
     this.#nowMs = scenario.startMs;
     this.#trace = new Trace(scenario.startMs, options.tailLines);
     this.#hosts = new SeededRandom(scenario.seed ^ 0x5eed_0001);
@@ -102,10 +111,28 @@ class Simulation {
       new Map(scenario.identities.map((identity) => [identity.name, identity])),
       policyOf(scenario.document, 1),
     );
+    this.#senders = new Senders(this.#asWorld());
     for (const [number] of scenario.stations.entries()) this.#addStation(number);
     this.#coordinator.publish(this.#nowMs);
-    for (const station of this.#stations) this.#coordinator.connected(this.#nowMs, station.session);
+    for (const station of this.#stations) this.#connect(station);
     for (const step of scenario.steps) this.#queue.push(step.atMs, { kind: "step", step });
+  }
+
+  #asWorld(): World {
+    const simulation = this;
+    return {
+      get nowMs() {
+        return simulation.#nowMs;
+      },
+      stations: this.#stations,
+      coordinator: this.#coordinator,
+      network: this.#network,
+      ledger: this.#ledger,
+      hosts: this.#hosts,
+      turn: (station, what, act) => this.#turn(station, what, act),
+      later: (delayMs, call) => this.#later(delayMs, call),
+      say: (text) => this.#say(text),
+    };
   }
 
   run(): Outcome {
@@ -152,7 +179,7 @@ class Simulation {
 
   #timeout(station: Station): void {
     this.#turn(station, "timeout", (clockMs) => station.engine.handleTimeout(clockMs));
-    if (this.#violation === undefined) this.#fail(checkDeadline(station, station.clock(this.#nowMs)));
+    if (this.#violation === undefined) this.#fail(checkDeadline(station, this.#nowMs));
   }
 
   /** One call into an engine, and all that follows from it at once. */
@@ -193,8 +220,7 @@ class Simulation {
       case "step":
         return this.#step(event.step);
       case "host":
-        this.#inject(this.#stations[event.station]!, event.facts, event.mark);
-        return;
+        return this.#senders.inject(this.#stations[event.station]!, event.facts, event.mark);
       case "call":
         return event.call();
     }
@@ -217,33 +243,45 @@ class Simulation {
     station.nat?.sent(this.#nowMs, to);
     const target = this.#stations.find((candidate) => equalEndpoint(candidate.endpoint, to));
     this.#trace.count(`${station.number}>${target?.number} ${bytes[0]} ${bytes.length}`);
-    if (target !== undefined && this.#network.isCut(station.number, target.number)) return;
-    this.#network.send(this.#nowMs, { from: station.endpoint, to, bytes });
+    if (target === undefined) return this.#network.send(this.#nowMs, { from: station.endpoint, to, bytes });
+    if (this.#network.isCut(this.#nowMs, station.number, target.number)) return;
+    const loss = this.#network.lossOf(this.#nowMs, station.number, target.number);
+    this.#network.send(this.#nowMs, { from: station.endpoint, to, bytes }, loss);
   }
 
   #step(step: Step): void {
+    for (const station of this.#stations) this.#fail(checkCounters(station));
     switch (step.kind) {
       case "udp":
       case "tcp":
       case "echo":
       case "fragments":
-        return this.#traffic(step);
+        return this.#senders.traffic(step);
       case "forge":
       case "unasked":
-        return this.#hostile(step);
+        return this.#senders.hostile(step);
       case "garbage":
-        return this.#garbage(this.#stations[step.to]!, step.type, step.bytes);
+        return this.#senders.garbage(step);
       case "policy":
-        this.#say("a new policy");
-        return this.#coordinator.setPolicy(this.#nowMs, policyOf(step.document, this.#coordinator.policy.version + 1));
+        return this.#setPolicy(step.document);
+      case "churn":
+        for (let i = 0; i < step.times; i++) {
+          const document = i % 2 === 0 ? step.document : this.#document;
+          this.#later(i * step.everyMs, () => this.#setPolicy(document));
+        }
+        return;
       case "faults":
         this.#say(`network: ${JSON.stringify(step.faults)}`);
         this.#network.faults = step.faults;
         return;
       case "cut":
         this.#say(`network: nothing from ${step.from} to ${step.to} for ${step.forMs} ms`);
-        this.#network.cut(step.from, step.to);
-        return this.#later(step.forMs, () => this.#network.mend(step.from, step.to));
+        return this.#network.cut(step.from, step.to, this.#nowMs + step.forMs);
+      case "one-way-loss":
+        this.#say(`network: ${step.loss} lost from ${step.from} to ${step.to} for ${step.forMs} ms`);
+        return this.#network.weaken(step.from, step.to, step.loss, this.#nowMs + step.forMs);
+      case "partition":
+        return this.#partition(step);
       case "epoch":
         this.#say("a new epoch");
         return this.#coordinator.beginEpoch(this.#nowMs);
@@ -257,8 +295,7 @@ class Simulation {
     this.#say(`station ${number}: ${step.kind}`);
     switch (step.kind) {
       case "control-cut":
-        station.isControlCut = true;
-        return this.#later(step.forMs, () => this.#mendControl(station));
+        return this.#cutControl(station, step.forMs);
       case "rebind":
         this.#rebind(station);
         return this.#later(step.knownAfterMs, () =>
@@ -268,10 +305,15 @@ class Simulation {
         if (station.isDown) return;
         this.#addCounters(station);
         station.isDown = true;
+        station.setWallClock(this.#nowMs, step.clockByMs);
         return this.#later(step.forMs, () => this.#restart(station));
       case "freeze":
         station.frozenUntilMs = Math.max(station.frozenUntilMs, this.#nowMs + step.forMs);
         return;
+      case "clock":
+        this.#say(`station ${number}: its wall clock is set by ${step.byMs} ms`);
+        this.#turn(station, "clock", () => station.setWallClock(this.#nowMs, step.byMs));
+        return this.#later(this.#hosts.below(LEARN_TIME_EVERY_MS), () => this.#learnTime(station));
       case "rotate-key":
         if (station.isDown || this.#coordinator.stationOf(station.session) === undefined) return;
         this.#addCounters(station);
@@ -285,6 +327,24 @@ class Simulation {
         return this.#coordinator.remove(this.#nowMs, station.session);
       case "enrol":
         return this.#enrolAgain(station);
+    }
+  }
+
+  #setPolicy(document: PolicyDocument): void {
+    this.#say("a new policy");
+    this.#document = document;
+    this.#coordinator.setPolicy(this.#nowMs, policyOf(document, this.#coordinator.policy.version + 1));
+  }
+
+  #partition({ stations, isFromCoordinator, forMs }: Extract<Step, { kind: "partition" }>): void {
+    this.#say(`network: ${stations} apart${isFromCoordinator ? ", from the coordinator too" : ""} for ${forMs} ms`);
+    for (const here of stations) {
+      if (isFromCoordinator) this.#cutControl(this.#stations[here]!, forMs);
+      for (const { number: there } of this.#stations) {
+        if (stations.includes(there)) continue;
+        this.#network.cut(here, there, this.#nowMs + forMs);
+        this.#network.cut(there, here, this.#nowMs + forMs);
+      }
     }
   }
 
@@ -303,6 +363,7 @@ class Simulation {
       this.#scenario.seed * 64 + number,
       this.#newKeyPair(),
       this.#nextEndpoint(),
+      this.#nowMs,
       (made) => this.#sinkOf(made),
       this.#coordinator.leases,
     );
@@ -331,6 +392,7 @@ class Simulation {
     this.#coordinator.remove(this.#nowMs, station.session);
     this.#addCounters(station);
     station.keyPair = this.#newKeyPair();
+    station.keptTimestamp = undefined;
     this.#enrol(station);
     this.#coordinator.publish(this.#nowMs);
     this.#restart(station);
@@ -340,12 +402,22 @@ class Simulation {
     station.restart(this.#nowMs, this.#sinkOf(station), this.#coordinator.leases, () =>
       this.#options.sabotage?.(station),
     );
-    this.#mendControl(station);
+    this.#connect(station);
   }
 
-  #mendControl(station: Station): void {
-    station.isControlCut = false;
-    if (!station.isDown) this.#coordinator.connected(this.#nowMs, station.session);
+  #cutControl(station: Station, forMs: number): void {
+    station.controlCutUntilMs = Math.max(station.controlCutUntilMs, quarter(this.#nowMs + forMs));
+    this.#later(forMs, () => this.#connect(station));
+  }
+
+  #connect(station: Station): void {
+    if (station.isDown || station.isControlCut(this.#nowMs)) return;
+    station.learnTime(this.#nowMs);
+    this.#coordinator.connected(this.#nowMs, station.session);
+  }
+
+  #learnTime(station: Station): void {
+    if (!station.isControlCut(this.#nowMs) && station.isRunning(this.#nowMs)) station.learnTime(this.#nowMs);
   }
 
   #addCounters(station: Station): void {
@@ -379,13 +451,17 @@ class Simulation {
       },
       deniedByPeer: (session, denial) => this.#trace.count(`told ${station.number} ${session} ${denial.reason}`),
       flowEnded: (flow) => {
-        this.#trace.count(`ended ${station.number} ${flow.end} ${flow.destinationPort}`);
+        this.#say(`station ${station.number}: a flow to port ${flow.destinationPort} ended: ${flow.end}`);
         this.#fail(checkFlowEnd(station, this.#nowMs, flow));
       },
       tunnelWanted: (session) => {
-        if (!station.isControlCut) this.#coordinator.tunnelWanted(station.session, session);
+        station.keepTimestamp(this.#nowMs);
+        if (!station.isControlCut(this.#nowMs)) this.#coordinator.tunnelWanted(station.session, session);
       },
-      tunnelUp: (session) => this.#say(`station ${station.number}: tunnel with ${session}`),
+      tunnelUp: (session) => {
+        station.keepTimestamp(this.#nowMs);
+        this.#say(`station ${station.number}: tunnel with ${session}`);
+      },
       tunnelFailed: (session) => this.#say(`station ${station.number}: no tunnel with ${session}`),
     };
   }
@@ -394,7 +470,7 @@ class Simulation {
 
   #sendControl(number: number, message: ControlMessage): boolean {
     const station = this.#stations[number]!;
-    if (station.isControlCut || station.isDown) return false;
+    if (station.isControlCut(this.#nowMs) || station.isDown) return false;
     const atMs = Math.max(
       this.#controlFreeMs[number]!,
       station.frozenUntilMs,
@@ -406,7 +482,7 @@ class Simulation {
   }
 
   #deliverControl(station: Station, message: ControlMessage): void {
-    if (station.isControlCut || !station.isRunning(this.#nowMs)) return;
+    if (station.isControlCut(this.#nowMs) || !station.isRunning(this.#nowMs)) return;
     switch (message.kind) {
       case "told":
         if (message.told.session !== station.session) return;
@@ -426,90 +502,6 @@ class Simulation {
   }
 
   // ── packets ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-  /** Addresses at which something of that station's may be reached, own ones first. */
-  #addressesOf(station: Station): Address[] {
-    const session = this.#coordinator.law.world.sessions.get(station.session);
-    if (session === undefined) return station.told?.state.addresses.slice() ?? [];
-    return [
-      ...session.addresses,
-      ...session.serviceAddresses.values(),
-      ...(session.offeredRoutes.length > 0 ? SIM_BEHIND.map((text) => parseAddress(text)!) : []),
-    ];
-  }
-
-  #traffic(step: TrafficStep): void {
-    const from = this.#stations[step.from]!;
-    const addresses = this.#addressesOf(this.#stations[step.to]!);
-    const destination = addresses[step.address % Math.max(1, addresses.length)];
-    const source = destination === undefined ? undefined : sourceFor(from.told?.state.addresses ?? [], destination);
-    if (destination === undefined || source === undefined) return;
-    for (let i = 0; i < step.count; i++) {
-      const facts = trafficFacts(step, i, source, destination);
-      if (i > 0 && step.everyMs > 0) this.#later(i * step.everyMs, () => this.#injectOf(step, from, facts, i));
-      else this.#injectOf(step, from, facts, i);
-    }
-  }
-
-  #injectOf(step: TrafficStep, from: Station, facts: Facts, index: number): void {
-    if (step.kind === "fragments" && !isV4(facts.source)) this.#injectFragments(from, facts, index);
-    else this.#inject(from, facts, { role: "ask", hops: step.hops });
-  }
-
-  #hostile(step: HostileStep): void {
-    const from = this.#stations[step.from]!;
-    const destination = this.#stations[step.to]!.told?.state.addresses[0];
-    const owner = step.kind === "forge" ? this.#stations[step.as]! : from;
-    const source = owner.told?.state.addresses[0];
-    if (destination === undefined || source === undefined) return;
-    this.#inject(from, hostileFacts(step, source, destination), { role: "silent", hops: 0 });
-  }
-
-  /** Bytes from nobody, at the outer socket. */
-  #garbage(station: Station, type: number, length: number): void {
-    const bytes = randomBytes(this.#hosts, Math.max(4, length));
-    bytes.set([type, 0, 0, 0]);
-    const from = { address: strangerAddress(this.#hosts), port: 1 + this.#hosts.below(65_535) };
-    this.#network.send(this.#nowMs, { from, to: station.endpoint, bytes });
-  }
-
-  /** The host behind `station` sends a packet. */
-  #inject(station: Station, facts: Facts, mark: Omit<Mark, "id">): number | undefined {
-    if (!station.isRunning(this.#nowMs)) return undefined;
-    const id = this.#ledger.nextId;
-    const bytes = packets.encodePacket(facts, packets.encodeMark({ ...mark, id }));
-    this.#injectBytes(station, facts, { ...mark, id }, bytes, "whole");
-    return id;
-  }
-
-  #injectFragments(station: Station, facts: Facts, index: number): void {
-    if (!station.isRunning(this.#nowMs)) return;
-    const id = this.#ledger.nextId;
-    const marks = [0, 1].map((part) => ({ id: id + part, role: "silent" as const, hops: 0 }));
-    const [first, later] = marks.map(packets.encodeMark);
-    const parts = packets.encodeFragments(facts, id * 8 + index, first!, later!);
-    this.#injectBytes(station, facts, marks[0]!, parts[0]!, "first");
-    this.#injectBytes(station, facts, marks[1]!, parts[1]!, "later");
-  }
-
-  #injectBytes(station: Station, facts: Facts, mark: Mark, bytes: Uint8Array, part: SentPacket["part"]): void {
-    this.#ledger.add({
-      id: mark.id,
-      atMs: this.#nowMs,
-      station: station.number,
-      session: station.session,
-      facts,
-      mark,
-      bytes,
-      permittedAtSource: station.plan.isHostile ? undefined : station.permitsOut(this.#nowMs, facts),
-      part,
-      deliveredTo: undefined,
-    });
-    this.#say(`${station.number} sends #${mark.id} ${packets.shownFacts(facts)}`);
-    const buffer = new Uint8Array(bytes.length + 64);
-    buffer.set(bytes, 32);
-    this.#turn(station, "packet", (clockMs) => station.engine.handlePacket(clockMs, buffer, 32, bytes.length));
-  }
 
   #delivered(station: Station, session: string, packet: Uint8Array): void {
     const delivery: Delivery = { worldMs: this.#nowMs, station, session, packet, leases: this.#held };
@@ -551,8 +543,9 @@ class Simulation {
     this.#network.mendAll();
     for (const station of this.#stations) {
       if (this.#hosts.chance(0.5)) this.#rebind(station);
+      station.controlCutUntilMs = Number.NEGATIVE_INFINITY;
       if (station.isDown) this.#restart(station);
-      this.#mendControl(station);
+      else this.#connect(station);
       this.#coordinator.setEndpoint(this.#nowMs, station.session, station.endpoint);
     }
     this.#runUntil(this.#nowMs + SETTLE_MS);
@@ -561,7 +554,7 @@ class Simulation {
     this.#probes = probes;
     while (this.#violation === undefined && probes.waiting().length > 0) {
       if (this.#nowMs >= startMs + TALK_WITHIN_MS) return this.#fail(probes.silence());
-      for (const { from, facts } of probes.waiting()) this.#inject(from, facts, { role: "probe", hops: 1 });
+      for (const { from, facts } of probes.waiting()) this.#senders.inject(from, facts, { role: "probe", hops: 1 });
       this.#runUntil(this.#nowMs + PROBE_EVERY_MS, () => probes.waiting().length === 0);
     }
     if (this.#violation === undefined && this.#scenario.hasStream) this.#tryStream();
@@ -576,7 +569,7 @@ class Simulation {
     const stream = new StreamTrial(pair, this.#hosts, (station, bytes) => {
       const facts = packets.readFacts(bytes)!;
       const mark: Mark = { id: this.#ledger.nextId, role: "silent", hops: 0 };
-      this.#injectBytes(station, facts, mark, bytes, "segment");
+      this.#senders.injectBytes(station, facts, mark, bytes, "segment");
     });
     this.#stream = stream;
     stream.start(this.#nowMs);

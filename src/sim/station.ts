@@ -1,11 +1,13 @@
-// One peer of the simulated network: a real Engine, what it was told, what it remembers over a restart, and a host
-// behind it that answers what it is asked. Its clock stands some way off the world's, and its idea of the coordinator's
-// is a little wrong, as in life.
+// One peer of the simulated network: a real Engine, what it was told, what its state file keeps over a restart, and a
+// host behind it that answers what it is asked. Its clock is the one that real processes have, over a wall clock that
+// stands some way off the world's and is set about; its idea of the coordinator's time is a little wrong, as in life.
 import type { Endpoint } from "../base/address.ts";
 import { SeededRandom } from "../base/random.ts";
 import type { Crypto, KeyPair } from "../crypto/provider.ts";
 import type { LeaseVerifier } from "../engine/desired-state.ts";
 import { Engine, type EngineSink } from "../engine/engine.ts";
+import { type Clock, SystemClock } from "../io/clock.ts";
+import { nextTimestampReserve } from "../wireguard/tai64n.ts";
 import type { SignedLease } from "./coordinator.ts";
 import type { Opener } from "./flow-memory.ts";
 import { Judge } from "./judge.ts";
@@ -13,12 +15,15 @@ import type { Told } from "./law.ts";
 import { Nat } from "./network.ts";
 import type { Facts } from "./packets.ts";
 
+/** How far off a station's idea of the coordinator's time may be, either way, once it has learned it. */
+export const CLOCK_ERROR_MAX_MS = 50;
+
 export interface StationPlan {
   readonly identity: string;
   readonly wantsV4: boolean;
   readonly offeredRoutes: readonly string[];
   readonly offeredServices: readonly string[];
-  /** This station's clock minus the world's. */
+  /** This host's wall clock minus the world's, at the start. */
   readonly skewMs: number;
   /** How far its idea of the coordinator's time is off. */
   readonly clockErrorMs: number;
@@ -46,11 +51,24 @@ export class Station {
   isDown = false;
   /** Suspended: nothing is handled until then (the world's clock). */
   frozenUntilMs = Number.NEGATIVE_INFINITY;
-  isControlCut = false;
-  /** Wakeups within the second that began at `wakeupsSinceMs`. */
+  /** Nothing passes between it and the coordinator until then (the world's clock). */
+  controlCutUntilMs = Number.NEGATIVE_INFINITY;
+  /** Wakeups within the second that began at `wakeupsSinceMs` (the world's clock). */
   wakeups = 0;
   wakeupsSinceMs = 0;
+  /** The engine's, when they were looked at last. */
+  counters: Readonly<Record<string, number>> = {};
+  /** As the state file keeps it: ahead of the last stamp sent. */
+  keptTimestamp: Uint8Array | undefined;
   #runs = 0;
+  /** Of the host, not of the process: over the world's clock. */
+  #wallAheadMs: number;
+  #worldMs: number;
+  #clock: Clock;
+  /** Of this process's clock over the world's. */
+  #aheadMs = 0;
+  /** Coordinator time − this process's clock, as it learned it last. */
+  #offsetMs = 0;
 
   constructor(
     number: number,
@@ -59,6 +77,7 @@ export class Station {
     seed: number,
     keyPair: KeyPair,
     endpoint: Endpoint,
+    worldMs: number,
     makeSink: (station: Station) => EngineSink,
     leases: LeaseVerifier,
   ) {
@@ -69,39 +88,72 @@ export class Station {
     this.#seed = seed;
     this.keyPair = keyPair;
     this.endpoint = endpoint;
-    this.engine = this.#start(makeSink(this), leases, undefined);
+    this.#wallAheadMs = plan.skewMs;
+    this.#worldMs = worldMs;
+    this.#clock = this.#newClock();
+    this.engine = this.#start(makeSink(this), leases);
   }
 
   /** nowMs of this process. */
   clock(worldMs: number): number {
-    return worldMs + this.plan.skewMs;
+    this.#worldMs = worldMs;
+    const nowMs = this.#clock.nowMs();
+    this.#aheadMs = nowMs - worldMs;
+    return nowMs;
   }
 
+  /** When this process's clock will show that, as far as can be told now. */
   worldMs(clockMs: number): number {
-    return clockMs - this.plan.skewMs;
+    return clockMs - this.#aheadMs;
   }
 
   /** The coordinator's time, as this station knows it. */
   coordinatorMs(worldMs: number): number {
-    return worldMs + this.plan.clockErrorMs;
+    return this.clock(worldMs) + this.#offsetMs;
+  }
+
+  /** From the coordinator's answer: an authenticated record with its time. */
+  learnTime(worldMs: number): void {
+    this.#offsetMs = worldMs + this.plan.clockErrorMs - this.clock(worldMs);
+    this.engine.setCoordinatorOffset(this.#offsetMs);
+  }
+
+  /** Somebody sets this host's wall clock. */
+  setWallClock(worldMs: number, byMs: number): void {
+    this.#wallAheadMs += byMs;
+    this.clock(worldMs);
+  }
+
+  /** As the running peer does whenever a tunnel is wanted or has been made. */
+  keepTimestamp(worldMs: number): void {
+    const { lastTimestamp } = this.engine;
+    if (lastTimestamp === undefined) return;
+    const next = nextTimestampReserve(this.keptTimestamp, this.clock(worldMs), lastTimestamp);
+    if (next !== undefined) this.keptTimestamp = next;
+  }
+
+  isControlCut(worldMs: number): boolean {
+    return worldMs < this.controlCutUntilMs;
   }
 
   isRunning(worldMs: number): boolean {
     return !this.isDown && worldMs >= this.frozenUntilMs;
   }
 
-  /** A new process from the state file: keys, last timestamp, cached netmap, lease. */
+  /** A new process from the state file: keys and the stamp that it is ahead of; all else the coordinator says again. */
   restart(worldMs: number, sink: EngineSink, leases: LeaseVerifier, started: () => void): void {
-    const { lastTimestamp } = this.engine;
-    this.engine = this.#start(sink, leases, lastTimestamp);
+    this.#worldMs = worldMs;
+    this.#clock = this.#newClock();
+    this.#offsetMs = 0;
+    this.clock(worldMs);
+    this.engine = this.#start(sink, leases);
+    this.counters = {};
     started();
-    this.judge = new Judge(this.session);
+    this.becomes(this.session);
     this.isDown = false;
-    if (this.told !== undefined) this.#apply(worldMs, this.told);
-    if (this.lease !== undefined) this.engine.setOwnLease(this.clock(worldMs), this.lease);
   }
 
-  /** As another session: nothing of the old one is kept. */
+  /** As another session, or the same again: nothing that was told is kept. */
   becomes(session: string): void {
     this.session = session;
     this.judge = new Judge(session);
@@ -159,8 +211,16 @@ export class Station {
     if (this.plan.isHostile) this.engine.filter.allowAll();
   }
 
-  #start(sink: EngineSink, leases: LeaseVerifier, lastTimestamp: Uint8Array | undefined): Engine {
-    const engine = new Engine({
+  #newClock(): Clock {
+    const startedMs = this.#worldMs;
+    return new SystemClock(
+      () => this.#worldMs + this.#wallAheadMs,
+      () => this.#worldMs - startedMs,
+    );
+  }
+
+  #start(sink: EngineSink, leases: LeaseVerifier): Engine {
+    return new Engine({
       crypto: this.#crypto,
       random: new SeededRandom(this.#seed + 7919 * this.#runs++),
       keyPair: this.keyPair,
@@ -168,9 +228,7 @@ export class Station {
       mtuBytes: 1420,
       sink,
       leases,
-      ...(lastTimestamp === undefined ? {} : { lastTimestamp }),
+      ...(this.keptTimestamp === undefined ? {} : { lastTimestamp: this.keptTimestamp }),
     });
-    engine.setCoordinatorOffset(this.plan.clockErrorMs - this.plan.skewMs);
-    return engine;
   }
 }

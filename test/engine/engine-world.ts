@@ -41,8 +41,9 @@ export class Station {
   readonly session: string;
   readonly address: Address;
   readonly address4: Address;
-  readonly endpoint: Endpoint;
   readonly privateKey: Uint8Array;
+  /** Another one when it roams. */
+  endpoint: Endpoint;
   readonly publicKey: Uint8Array;
   readonly engine: Engine;
   readonly delivered: Delivered[] = [];

@@ -148,6 +148,24 @@ test("a NAT that forgot us is opened from within, though both ends still have th
   expect(texts(b).slice(0, 2)).toEqual(["before", "after"]);
 });
 
+test("an end that roamed in silence is found again as soon as its new endpoint is told, and its flows live", () => {
+  const { world, a, b } = pair();
+  const rules = [allow(a, b, 53)];
+  world.apply(rules);
+  world.lease(a, 10 * SECOND_MS);
+  give(world, a, hello(a, b, 53, "before"));
+  world.run(SECOND_MS);
+  b.endpoint = { ...b.endpoint, port: 40_000 };
+  world.apply(rules, 2);
+  world.run(SECOND_MS);
+  world.lease(a, 10 * SECOND_MS); // renewed at its half life, long before b's silence would be noticed
+  world.run(9 * SECOND_MS);
+  expect(b.ended).toEqual([]);
+  give(world, a, hello(a, b, 53, "after"));
+  world.run(SECOND_MS);
+  expect(texts(b)).toEqual(["before", "after"]);
+});
+
 test("the coordinator is not asked for help while the tunnel works", () => {
   const { world, a, b } = pair();
   world.apply([allow(a, b, 53)]);

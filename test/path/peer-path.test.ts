@@ -27,6 +27,20 @@ test("a confirmed endpoint is used alone while fresh; after silence every candid
   expect(path.forInitiation(2000 + PATH_CONFIRMED_MS)).toEqual([wan, lan]);
 });
 
+test("a confirmed endpoint that is no candidate any more is stale at once; one that never was is left alone", () => {
+  const path = new PeerPath();
+  expect(path.setCandidates([lan, wan])).toBe(false);
+  path.confirm(1000, wan);
+  expect(path.setCandidates([wan, lan])).toBe(false);
+  expect(path.setCandidates([lan, roamed])).toBe(true);
+  expect(path.isFresh(1001)).toBe(false);
+  expect(path.forInitiation(1001)).toEqual([wan, lan, roamed]);
+  expect(path.setCandidates([lan])).toBe(false); // as before: what is confirmed was not among them
+  path.confirm(2000, wan);
+  expect(path.setCandidates([roamed])).toBe(false);
+  expect(path.isFresh(2001)).toBe(true);
+});
+
 test("candidates over the limit are left out", () => {
   const path = new PeerPath();
   path.setCandidates(Array.from({ length: PATH_CANDIDATES_MAX + 1 }, (_, i) => ({ address: makeV4(i + 1), port: 1 })));

@@ -13,4 +13,5 @@ export const PROOF_ITEMS: readonly ProofItem[] = [
     run: { files: ["test/scripts/coordinator-kill.test.ts", "test/scripts/peer-kill-series.test.ts"] },
   },
   { title: "mutants: each guard taken out", run: { command: ["node", "test/mutants/main.ts"] } },
+  { title: "simulator, 10,000 seeds", run: { command: ["node", "test/sim/many-seeds.ts"] } },
 ];
