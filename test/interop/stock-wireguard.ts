@@ -1,10 +1,14 @@
-// Real wireguard-go in a namespace, configured by wg(8).
+// Other implementations of WireGuard, real ones, each in a namespace: wireguard-go (newest, and Debian's build of
+// 2022) and boringtun-cli, in the foreground, configured by wg(8).
+import type { ChildProcess } from "node:child_process";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import type { Namespace } from "../namespaces.ts";
 import { requireTool } from "../needs.ts";
+
+export type Stock = "wireguard-go" | "wireguard-go-debian" | "boringtun-cli";
 
 let count = 0;
 
@@ -14,32 +18,97 @@ export interface StockOptions {
   /** Of its interface, with prefix lengths. */
   readonly addresses: readonly string[];
   readonly mtu?: number;
+  /** Which of them; wireguard-go when absent. */
+  readonly stock?: Stock;
 }
 
-/** In the foreground, its interface up. Gives the interface's name. */
-export async function startWireguardGo(namespace: Namespace, options: StockOptions): Promise<string> {
+/** One running implementation with its interface. */
+export class StockEnd {
+  /** Of its interface. */
+  readonly name: string;
+  readonly #stock: Stock;
+  readonly #namespace: Namespace;
+  readonly #child: ChildProcess;
+
+  constructor(stock: Stock, namespace: Namespace, name: string, child: ChildProcess) {
+    this.#stock = stock;
+    this.#namespace = namespace;
+    this.name = name;
+    this.#child = child;
+  }
+
+  get pid(): number {
+    return this.#child.pid ?? 0;
+  }
+
+  /** `set("listen-port", "51899")`, as `wg set NAME …` takes it. */
+  async set(...args: readonly string[]): Promise<void> {
+    await this.#namespace.run(requireTool("wg"), ["set", this.name, ...args]);
+  }
+
+  /** As `set`, for settings that wg(8) reads from a file: `#` stands for the file that holds `secret`. */
+  async setSecret(secret: string, ...args: readonly string[]): Promise<void> {
+    await withFile(secret, (file) => this.set(...args.map((arg) => (arg === "#" ? file : arg))));
+  }
+
+  /** `show("endpoints")` → public key → what wg(8) shows of that peer. */
+  async show(what: "latest-handshakes" | "endpoints" | "transfer" | "allowed-ips"): Promise<Map<string, string>> {
+    const shown = await this.#namespace.run(requireTool("wg"), ["show", this.name, what]);
+    const rows = shown.stdout.split("\n").filter(Boolean);
+    return new Map(rows.map((row) => [row.slice(0, row.indexOf("\t")), row.slice(row.indexOf("\t") + 1)]));
+  }
+
+  /**
+   * Of its only peer, in seconds of the clock; of wireguard-go 0 before the first. boringtun 0.7.1 gives the seconds
+   * since then where the protocol wants the time (device/api.rs, time_since_last_handshake).
+   */
+  async latestHandshake(): Promise<number> {
+    const [at] = (await this.show("latest-handshakes")).values();
+    return this.#stock === "boringtun-cli" ? Date.now() / 1000 - Number(at) : Number(at);
+  }
+}
+
+/** A file, since wg(8) can't open a socket, which a child's stdin is. */
+async function withFile(text: string, work: (file: string) => Promise<void>): Promise<void> {
+  const folder = await mkdtemp(join(tmpdir(), "wirebadge-stock-"));
+  try {
+    const file = join(folder, "wg.conf");
+    await writeFile(file, text, { mode: 0o600 });
+    await work(file);
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+}
+
+/** Up when it resolves. */
+export async function startStock(namespace: Namespace, options: StockOptions): Promise<StockEnd> {
+  const stock = options.stock ?? "wireguard-go";
   // its control socket lies in a folder that all namespaces share
   const name = `wbs${process.pid % 100_000}x${count++}`;
-  const child = namespace.spawn(requireTool("wireguard-go"), ["-f", name], {
+  const args = stock === "boringtun-cli" ? ["--foreground", "--disable-drop-privileges", name] : ["-f", name];
+  const child = namespace.spawn(requireTool(stock), args, {
     stdio: ["ignore", "ignore", "pipe"],
     env: { ...process.env, LOG_LEVEL: "error" },
   });
   let errors = "";
   child.stderr?.setEncoding("utf8").on("data", (text: string) => {
-    errors += text;
+    errors = (errors + text).slice(-4_000);
   });
-  // A file, since wg(8) can't open a socket, which a child's stdin is.
-  const folder = await mkdtemp(join(tmpdir(), "wirebadge-stock-"));
-  const file = join(folder, "wg.conf");
-  await writeFile(file, options.config, { mode: 0o600 });
-  for (let tries = 0; ; tries++) {
-    const set = await namespace.run(requireTool("wg"), ["setconf", name, file], { check: false });
-    if (set.code === 0) break;
-    if (tries === 100) throw new Error(`wireguard-go did not come up: ${set.stderr} ${errors}`);
-    await delay(100);
-  }
-  await rm(folder, { recursive: true });
+  await withFile(options.config, async (file) => {
+    for (let tries = 0; ; tries++) {
+      const set = await namespace.run(requireTool("wg"), ["setconf", name, file], { check: false });
+      if (set.code === 0) break;
+      if (tries === 300 || child.exitCode !== null)
+        throw new Error(`${stock} did not come up: ${set.stderr} ${errors}`);
+      await delay(100);
+    }
+  });
   for (const address of options.addresses) namespace.addAddress(name, address);
   namespace.ip("link", "set", name, "mtu", String(options.mtu ?? 1420), "up");
-  return name;
+  return new StockEnd(stock, namespace, name, child);
+}
+
+/** wireguard-go, for who needs its interface's name alone. */
+export async function startWireguardGo(namespace: Namespace, options: StockOptions): Promise<string> {
+  return (await startStock(namespace, options)).name;
 }

@@ -1,29 +1,55 @@
 // One end of a tunnel as a process of its own, to be run inside a namespace: a Device on a dgram socket that answers
-// echo requests and, when told to, sends one of each family every second. Talks JSON lines on stdout: {"ready":port},
-// then a report every second.
+// echo requests and, when told to, sends one of each pair every second. Talks JSON lines: on stdout {"ready":port}, then
+// a report every second; on stdin an EndCommand a line. our-end.ts starts it.
 import { createSocket } from "node:dgram";
-import { type Endpoint, formatAddress, isV4, parseAddress, parseEndpoint } from "../../src/base/address.ts";
-import { fromBase64, readU16, writeU16, writeU32 } from "../../src/base/bytes.ts";
+import { createInterface } from "node:readline";
+import { setTimeout as delay } from "node:timers/promises";
+import { type Endpoint, formatAddress, parseAddress, parseEndpoint } from "../../src/base/address.ts";
+import { fromBase64 } from "../../src/base/bytes.ts";
 import { PortableCrypto } from "../../src/crypto/portable.ts";
 import { SystemClock } from "../../src/io/clock.ts";
 import { chooseCrypto } from "../../src/io/crypto-choice.ts";
 import { osRandom } from "../../src/io/os-random.ts";
-import { checksumOf, foldChecksum, sumBytes } from "../../src/wire/checksum.ts";
 import { Device } from "../../src/wireguard/device.ts";
 import type { DeviceSink, MessageKind, Tunnel } from "../../src/wireguard/tunnel.ts";
+import { classifyEcho, innerLength, makeReply, writeRequest } from "./echo.ts";
 
-export interface EndOptions {
-  readonly crypto: "native" | "portable";
-  readonly family: "udp4" | "udp6";
-  /** Base64. */
-  readonly privateKey: string;
+/** Keys in base64. */
+export interface EndPeer {
   readonly peerPublicKey: string;
   readonly presharedKey?: string;
   /** Of the other end; absent: learned from its first message. */
   readonly endpoint?: string;
-  /** Source and destination of the echo requests to send, one pair for each family. */
+}
+
+export interface EndOptions extends EndPeer {
+  readonly crypto: "native" | "portable";
+  readonly family: "udp4" | "udp6";
+  readonly privateKey: string;
+  readonly mtuBytes?: number;
+  /** Above it "under load"; by default the provider's. */
+  readonly handshakesPerSecondMax?: number;
+  /** Source and destination of the echo requests to send each second. */
   readonly pings: readonly (readonly [source: string, destination: string])[];
 }
+
+export type EndCommand =
+  /** Other keys or another endpoint for the one peer; another public key makes it another peer. */
+  | { readonly kind: "peer"; readonly peer: EndPeer }
+  | { readonly kind: "handshake" }
+  /** One echo request of each length. */
+  | {
+      readonly kind: "sweep";
+      readonly source: string;
+      readonly destination: string;
+      readonly from: number;
+      readonly to: number;
+    }
+  /** Packets of these lengths that are none: zeros. */
+  | { readonly kind: "junk"; readonly lengths: readonly number[] };
+
+/** How a message was padded that came: to 16 bytes but never over the MTU, not at all, or otherwise. */
+export type Padding = "to 16" | "none" | "other";
 
 export interface EndReport {
   readonly counters: Readonly<Record<string, number>>;
@@ -32,31 +58,43 @@ export interface EndReport {
   readonly echoesAnswered: number;
   readonly endpoint: string | undefined;
   readonly sessions: readonly string[];
+  /** Of messages whose length shows it: not a multiple of 16. */
+  readonly paddings: Readonly<Record<Padding, number>>;
+  /** Of our data messages, as a datagram. */
+  readonly largestSentBytes: number;
+  readonly sweepsDone: number;
 }
 
 const PACKET_AT = 16;
+const PING_BYTES = 84;
+const SWEEP_PAUSE_MS = 4;
 const options = JSON.parse(process.argv[2] ?? "") as EndOptions;
+const mtuBytes = options.mtuBytes ?? 1420;
 const clock = new SystemClock();
-const socket = createSocket({ type: options.family, ipv6Only: options.family === "udp6" });
+const socket = createSocket({ type: options.family, ipv6Only: options.family === "udp6", recvBufferSize: 1 << 20 });
 const crypto = options.crypto === "native" ? chooseCrypto({ require: "native" }).crypto : new PortableCrypto();
 const privateKey = fromBase64(options.privateKey)!;
 const sessions: string[] = [];
+const paddings: Record<Padding, number> = { "to 16": 0, none: 0, other: 0 };
 let pingsSent = 0;
 let pongsReceived = 0;
 let echoesAnswered = 0;
+let largestSentBytes = 0;
+let sweepsDone = 0;
 let timer: NodeJS.Timeout | undefined;
 
 const sink: DeviceSink<string> = {
   sendDatagram(
     _nowMs: number,
-    tunnel: Tunnel<string> | undefined,
+    to_: Tunnel<string> | undefined,
     to: Endpoint | undefined,
-    _kind: MessageKind,
+    kind: MessageKind,
     buffer: Uint8Array,
     offset: number,
     length: number,
   ): void {
-    const endpoint = to ?? tunnel?.endpoint;
+    const endpoint = to ?? to_?.endpoint;
+    if (kind === "data") largestSentBytes = Math.max(largestSentBytes, length);
     if (endpoint === undefined) return;
     socket.send(Buffer.from(buffer.slice(offset, offset + length)), endpoint.port, formatAddress(endpoint.address));
   },
@@ -65,22 +103,38 @@ const sink: DeviceSink<string> = {
   endpointChanged: () => undefined,
 };
 
+const keyPair = { privateKey, publicKey: crypto.publicKey(privateKey) };
+const { handshakesPerSecondMax } = options;
 const device = new Device<string>({
   crypto,
   random: osRandom,
-  keyPair: { privateKey, publicKey: crypto.publicKey(privateKey) },
+  keyPair,
   sink,
-  mtuBytes: 1420,
+  mtuBytes,
+  ...(handshakesPerSecondMax === undefined ? {} : { handshakesPerSecondMax }),
 });
-const endpoint = options.endpoint === undefined ? undefined : parseEndpoint(options.endpoint);
-const added = device.addPeer(clock.nowMs(), {
-  owner: "wireguard-go",
-  publicKey: fromBase64(options.peerPublicKey)!,
-  ...(options.presharedKey === undefined ? {} : { presharedKey: fromBase64(options.presharedKey)! }),
-  ...(endpoint === undefined ? {} : { endpoint }),
-});
-if (typeof added === "string") throw new Error(added);
-const tunnel = added;
+
+function setPeer(peer: EndPeer): Tunnel<string> {
+  const publicKey = fromBase64(peer.peerPublicKey)!;
+  const presharedKey = peer.presharedKey === undefined ? undefined : fromBase64(peer.presharedKey)!;
+  const endpoint = peer.endpoint === undefined ? undefined : parseEndpoint(peer.endpoint);
+  const known = device.tunnelByKey(publicKey);
+  if (known !== undefined) {
+    device.updatePeer(clock.nowMs(), known, { presharedKey, ...(endpoint === undefined ? {} : { endpoint }) });
+    return known;
+  }
+  for (const other of [...device.tunnels()]) device.removePeer(other.publicKey);
+  const added = device.addPeer(clock.nowMs(), {
+    owner: "stock",
+    publicKey,
+    ...(presharedKey === undefined ? {} : { presharedKey }),
+    ...(endpoint === undefined ? {} : { endpoint }),
+  });
+  if (typeof added === "string") throw new Error(added);
+  return added;
+}
+
+let tunnel = setPeer(options);
 
 function arm(): void {
   clearTimeout(timer);
@@ -95,71 +149,48 @@ function arm(): void {
   );
 }
 
-/** RFC 4443 §2.3: with the pseudo-header, for which the addresses of the packet itself serve. */
-function checksumIcmp6(buffer: Uint8Array, at: number, length: number): number {
-  return foldChecksum(sumBytes(buffer, at + 40, length - 40, sumBytes(buffer, at + 8, 32, length - 40 + 58)));
+function notePadding(length: number, padded: number): void {
+  if (length % 16 === 0) return;
+  if (padded === Math.min((length + 15) & -16, mtuBytes)) paddings["to 16"]++;
+  else paddings[padded === length ? "none" : "other"]++;
 }
 
-function swap(buffer: Uint8Array, a: number, b: number, length: number): void {
-  const first = buffer.slice(a, a + length);
-  buffer.copyWithin(a, b, b + length);
-  buffer.set(first, b);
-}
-
-/** Turns an echo request into its reply, in place, and sends it; counts replies to our own. */
+/** Answers an echo request; counts replies to our own. */
 function handlePacket(buffer: Uint8Array, at: number, padded: number): void {
-  const v4 = buffer[at]! >> 4 === 4;
-  const length = v4 ? readU16(buffer, at + 2) : readU16(buffer, at + 4) + 40;
-  const headerBytes = v4 ? 20 : 40;
-  if (length > padded || buffer[v4 ? at + 9 : at + 6] !== (v4 ? 1 : 58)) return;
-  const icmpAt = at + headerBytes;
-  const sum = v4 ? checksumOf(buffer, icmpAt, length - headerBytes) : checksumIcmp6(buffer, at, length);
-  if (sum !== 0) throw new Error("a packet came out of the tunnel damaged");
-  const type = buffer[icmpAt];
-  if (type === (v4 ? 0 : 129)) pongsReceived++;
-  if (type !== (v4 ? 8 : 128)) return;
+  const length = innerLength(buffer, at);
+  if (length > padded) return;
+  notePadding(length, padded);
+  const what = classifyEcho(buffer, at, length);
+  if (what === "reply") pongsReceived++;
+  if (what !== "request") return;
   echoesAnswered++;
-  if (v4) swap(buffer, at + 12, at + 16, 4);
-  else swap(buffer, at + 8, at + 24, 16);
-  buffer[icmpAt] = v4 ? 0 : 129;
-  writeU16(buffer, icmpAt + 2, 0);
-  writeU16(
-    buffer,
-    icmpAt + 2,
-    v4 ? checksumOf(buffer, icmpAt, length - headerBytes) : checksumIcmp6(buffer, at, length),
-  );
+  makeReply(buffer, at, length);
   const room = new Uint8Array(length + 48);
   room.set(buffer.subarray(at, at + length), PACKET_AT);
   device.send(clock.nowMs(), tunnel, room, PACKET_AT, length);
 }
 
-function sendPing(source: string, destination: string): void {
-  const [from, to] = [parseAddress(source)!, parseAddress(destination)!];
-  const v4 = isV4(from);
-  const headerBytes = v4 ? 20 : 40;
-  const length = headerBytes + 8 + 56;
+function sendPing(source: string, destination: string, length = PING_BYTES): void {
   const buffer = new Uint8Array(length + 48);
-  const at = PACKET_AT;
-  if (v4) {
-    buffer.set([0x45, 0, 0, length, 0, 0, 0x40, 0, 64, 1], at);
-    writeU32(buffer, at + 12, from.w3);
-    writeU32(buffer, at + 16, to.w3);
-    writeU16(buffer, at + 10, checksumOf(buffer, at, 20));
-  } else {
-    buffer.set([0x60, 0, 0, 0, 0, length - 40, 58, 64], at);
-    for (const [i, word] of [from.w0, from.w1, from.w2, from.w3, to.w0, to.w1, to.w2, to.w3].entries()) {
-      writeU32(buffer, at + 8 + 4 * i, word);
+  writeRequest(buffer, PACKET_AT, length, { source, destination, sequence: ++pingsSent });
+  device.send(clock.nowMs(), tunnel, buffer, PACKET_AT, length);
+}
+
+async function obey(command: EndCommand): Promise<void> {
+  if (command.kind === "peer") tunnel = setPeer(command.peer);
+  else if (command.kind === "handshake") device.startHandshake(clock.nowMs(), tunnel);
+  else if (command.kind === "junk") {
+    for (const length of command.lengths) {
+      device.send(clock.nowMs(), tunnel, new Uint8Array(length + 48), PACKET_AT, length);
     }
+  } else {
+    for (let length = command.from; length <= command.to; length++) {
+      sendPing(command.source, command.destination, length);
+      await delay(SWEEP_PAUSE_MS);
+    }
+    sweepsDone++;
   }
-  const icmpAt = at + headerBytes;
-  buffer[icmpAt] = v4 ? 8 : 128;
-  writeU16(buffer, icmpAt + 6, ++pingsSent);
-  writeU16(
-    buffer,
-    icmpAt + 2,
-    v4 ? checksumOf(buffer, icmpAt, length - headerBytes) : checksumIcmp6(buffer, at, length),
-  );
-  device.send(clock.nowMs(), tunnel, buffer, at, length);
+  arm();
 }
 
 function report(): void {
@@ -170,6 +201,9 @@ function report(): void {
     echoesAnswered,
     endpoint: tunnel.endpoint === undefined ? undefined : formatAddress(tunnel.endpoint.address),
     sessions,
+    paddings,
+    largestSentBytes,
+    sweepsDone,
   };
   process.stdout.write(`${JSON.stringify(line)}\n`);
 }
@@ -182,6 +216,7 @@ socket.on("message", (datagram, from) => {
   if (received.kind === "DATA") handlePacket(bytes, received.offset, received.length);
   arm();
 });
+createInterface({ input: process.stdin }).on("line", (line) => void obey(JSON.parse(line) as EndCommand));
 socket.bind(51_820, () => {
   process.stdout.write(`${JSON.stringify({ ready: socket.address().port })}\n`);
   setInterval(() => {
