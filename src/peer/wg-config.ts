@@ -1,9 +1,11 @@
 // Reads a WireGuard configuration as wg(8) and wg-quick(8) write it. Whatever is wrong is said with its line, what it
 // is and how to mend it; values are never quoted back, they may be keys. Nothing in the file is ever run.
 import { type Address, formatAddress, type Prefix, parseAddress, parsePrefix } from "../base/address.ts";
-import { fromBase64, isAllZero } from "../base/bytes.ts";
+import { equalBytes, fromBase64, isAllZero } from "../base/bytes.ts";
 import { WirebadgeError } from "../base/errors.ts";
 import { ALLOWED_IPS_MAX, MTU_MIN_BYTES, PEERS_MAX, WG_CONFIG_MAX_BYTES } from "../base/limits.ts";
+import { isLowOrderPoint } from "../crypto/low-order.ts";
+import { PortableCrypto } from "../crypto/portable.ts";
 import { parseHostName } from "./host-name.ts";
 
 /** A name stays a name: it is resolved again when handshakes fail. */
@@ -38,6 +40,8 @@ export interface WgConfig {
   /** Only for a kernel's routing: rootless it has no effect. */
   readonly table: "auto" | "off" | number;
   readonly peers: readonly WgPeer[];
+  /** Of a `[Peer]` with this end's own key, as a list shared by all hosts has: passed over, as WireGuard does. */
+  readonly ownPeerLine: number | undefined;
   /** Hooks and SaveConfig that were passed over, with `ignoreHooks`. */
   readonly ignored: readonly { readonly line: number; readonly key: string }[];
 }
@@ -50,6 +54,10 @@ export interface WgConfigOptions {
 const INTERFACE_KEYS = ["PrivateKey", "ListenPort", "FwMark", "Address", "DNS", "MTU", "Table"] as const;
 const HOOK_KEYS = ["PreUp", "PostUp", "PreDown", "PostDown", "SaveConfig"] as const;
 const PEER_KEYS = ["PublicKey", "PresharedKey", "AllowedIPs", "Endpoint", "PersistentKeepalive"] as const;
+const ZERO_KEY_HINTS = {
+  PrivateKey: "make one with `wg genkey`",
+  PublicKey: "ask the other end for what `wg show` or `wg pubkey` prints there",
+} as const;
 const KEY_HINT = "it is 44 characters of base64, as `wg genkey`, `wg pubkey` and `wg genpsk` print";
 
 interface InterfaceDraft {
@@ -95,6 +103,16 @@ class Line {
   key(name: string, value: string): Uint8Array {
     const bytes = fromBase64(value);
     if (bytes?.length !== 32) throw this.fail(`${name} is not a key`, KEY_HINT);
+    return bytes;
+  }
+
+  /** No handshake can be made with a key of zeros or one of low order: every secret would be zero. */
+  usableKey(name: "PrivateKey" | "PublicKey", value: string): Uint8Array {
+    const bytes = this.key(name, value);
+    if (isAllZero(bytes)) throw this.fail(`${name} is all zeros, which is no key`, ZERO_KEY_HINTS[name]);
+    if (name === "PublicKey" && isLowOrderPoint(bytes)) {
+      throw this.fail(`${name} is a point of low order: nothing is secret under it`, ZERO_KEY_HINTS[name]);
+    }
     return bytes;
   }
 
@@ -193,7 +211,7 @@ function addDns(line: Line, value: string, draft: InterfaceDraft): void {
 function setInterface(line: Line, key: (typeof INTERFACE_KEYS)[number], value: string, draft: InterfaceDraft): void {
   switch (key) {
     case "PrivateKey":
-      draft.privateKey = line.key(key, value);
+      draft.privateKey = line.usableKey(key, value);
       break;
     case "ListenPort":
       draft.listenPort = line.integer(key, value, 0, 65_535);
@@ -219,7 +237,7 @@ function setInterface(line: Line, key: (typeof INTERFACE_KEYS)[number], value: s
 function setPeer(line: Line, key: (typeof PEER_KEYS)[number], value: string, draft: PeerDraft): void {
   switch (key) {
     case "PublicKey":
-      draft.publicKey = line.key(key, value);
+      draft.publicKey = line.usableKey(key, value);
       break;
     case "PresharedKey": {
       const bytes = line.key(key, value);
@@ -347,6 +365,9 @@ class Parser {
     if (draft.ownAddresses.length === 0) {
       throw start.fail("[Interface] has no Address", "add the one that the far end expects, as Address = 10.0.0.2/32");
     }
+    const ownKey = new PortableCrypto().publicKey(privateKey);
+    const merged = this.#mergePeers();
+    const own = merged.find((peer) => equalBytes(peer.publicKey, ownKey));
     return {
       privateKey,
       listenPort: draft.listenPort,
@@ -357,7 +378,8 @@ class Parser {
       searchDomains: draft.searchDomains,
       mtuBytes: draft.mtuBytes,
       table: draft.table,
-      peers: lastPrefixWins(this.#mergePeers()),
+      peers: lastPrefixWins(merged.filter((peer) => peer !== own)),
+      ownPeerLine: own?.line,
       ignored: this.#ignored,
     };
   }

@@ -61,6 +61,10 @@ export async function startWgMode(options: WgModeOptions): Promise<RunningWg> {
   for (const { line, key } of config.ignored) {
     options.logger.warn({ event: "hook-ignored", line, key }, `${options.fileName}:${line}: ${key} is not run`);
   }
+  if (config.ownPeerLine !== undefined) {
+    const place = `${options.fileName}:${config.ownPeerLine}`;
+    options.logger.warn({ event: "own-peer-ignored", line: config.ownPeerLine }, `${place}: this [Peer] is ourselves`);
+  }
   const mode = new WgMode(options, config);
   try {
     return await mode.start();

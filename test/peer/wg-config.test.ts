@@ -1,8 +1,9 @@
 import { expect, test } from "vitest";
 import { formatAddress, formatPrefix } from "../../src/base/address.ts";
-import { toBase64 } from "../../src/base/bytes.ts";
+import { fromBase64, toBase64 } from "../../src/base/bytes.ts";
 import { WirebadgeError } from "../../src/base/errors.ts";
 import { SeededRandom } from "../../src/base/random.ts";
+import { PortableCrypto } from "../../src/crypto/portable.ts";
 import { parseWgConfig, type WgConfig, type WgConfigOptions } from "../../src/peer/wg-config.ts";
 
 const PRIVATE = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=";
@@ -10,6 +11,7 @@ const PEER_A = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
 const PEER_B = "TrMvSoP4jYQlY6RIzBgbssQqY3vxI2Pi+y71lOWWXX0=";
 const PSK = "FpCyhws9cxwWoV4xELtfJvjJN+zQVRPISllRWgeopVE=";
 const ZERO = `${"A".repeat(43)}=`;
+const LOW_ORDER = "4Ot6fDtBuK4WVuP68Z/EatoJjeucMrH9hmIFFl9JuAA="; // RFC 7748 §6.1: of order 8
 
 function parse(text: string, options?: WgConfigOptions): WgConfig {
   return parseWgConfig("t.conf", text, options);
@@ -92,6 +94,17 @@ test("a public key that stands twice is one peer: the later section replaces wha
   expect(config.peers[0]!.allowedIps.map(formatPrefix)).toEqual(["10.9.0.0/24"]);
 });
 
+test("a peer with this end's own key is passed over, and takes no prefix from another", () => {
+  const own = toBase64(new PortableCrypto().publicKey(fromBase64(PRIVATE)!));
+  const config = parse(
+    `${HEAD}[Peer]\nPublicKey=${PEER_A}\nAllowedIPs=10.0.0.0/24\n[Peer]\nPublicKey=${own}\nAllowedIPs=10.0.0.0/24\n`,
+  );
+  expect(config.peers.map((peer) => toBase64(peer.publicKey))).toEqual([PEER_A]);
+  expect(config.peers[0]!.allowedIps.map(formatPrefix)).toEqual(["10.0.0.0/24"]);
+  expect(config.ownPeerLine).toBe(7);
+  expect(parse(GOOD).ownPeerLine).toBeUndefined();
+});
+
 test("an empty AllowedIPs, FwMark off and ListenPort 0 are what they are", () => {
   const config = parse(`${HEAD}FwMark=off\nListenPort=0\n[Peer]\nPublicKey=${PEER_A}\nAllowedIPs=\n`);
   expect(config).toMatchObject({ fwMark: 0, listenPort: 0 });
@@ -131,6 +144,9 @@ test.each([
   [`${PEER}Endpoint=a_-:51820`, 6, "neither"],
   [`${PEER}PersistentKeepalive=65536`, 6, "PersistentKeepalive"],
   [`${PEER}PresharedKey=${PSK.slice(1)}`, 6, "PresharedKey is not a key"],
+  [`[Interface]\nPrivateKey=${ZERO}`, 2, "PrivateKey is all zeros"],
+  [`${HEAD}[Peer]\nPublicKey=${ZERO}`, 5, "PublicKey is all zeros"],
+  [`${HEAD}[Peer]\nPublicKey=${LOW_ORDER}`, 5, "low order"],
 ])("a mistake is named with its line and a way to mend it (%#)", (text, line, what) => {
   const error = failure(text);
   expect(error.code).toBe("CONFIG_INVALID");
