@@ -1,6 +1,6 @@
 // One end of a tunnel as a process of its own, to be run inside a namespace: a Device on a dgram socket that answers
-// echo requests and, when told to, sends one of each pair every second. Talks JSON lines: on stdout {"ready":port}, then
-// a report every second; on stdin an EndCommand a line. our-end.ts starts it.
+// echo requests and, when told to, sends one of each pair every second. Talks JSON lines: on stdout {"ready":port},
+// then a report every second; on stdin an EndCommand a line. our-end.ts starts it.
 import { createSocket } from "node:dgram";
 import { createInterface } from "node:readline";
 import { setTimeout as delay } from "node:timers/promises";
