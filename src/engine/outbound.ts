@@ -24,6 +24,7 @@ export class Outbound {
     const drop = decodePacket(buffer, offset, length, info); // 1
     if (drop !== undefined) return counters.add(`outbound-${drop}`);
     if (
+      this.#parts.mode === "badge" &&
       info.protocol === PROTOCOL_UDP &&
       (info.sourcePort === PEER_LINK_PORT || info.destinationPort === PEER_LINK_PORT)
     ) {
