@@ -7,7 +7,6 @@ export interface ProofItem {
 }
 
 export const PROOF_ITEMS: readonly ProofItem[] = [
-  { title: "interop over rekeys", run: { files: ["test/realtime/wireguard-go.test.ts"] } },
   {
     title: "kill -9 of coordinator and peers",
     run: { files: ["test/scripts/coordinator-kill.test.ts", "test/scripts/peer-kill-series.test.ts"] },
