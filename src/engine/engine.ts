@@ -265,6 +265,13 @@ export class Engine {
     return this.#peers.get(session)?.slot;
   }
 
+  /** The same, for an opening towards it that is judged before its first packet. */
+  slotToward(nowMs: number, session: string): number | undefined {
+    const peer = this.#peers.get(session);
+    if (peer !== undefined && peer.kind !== "stock") this.#outbound.forgetEndedLease(nowMs, peer);
+    return peer?.slot;
+  }
+
   /** Tells that peer of a denial which a shell (gateway) decided. */
   tellDenial(nowMs: number, session: string, denial: DenialRecord): void {
     const peer = this.#peers.get(session);

@@ -51,22 +51,28 @@ export class Outbound {
   }
 
   /**
+   * Without a tunnel an ended lease says nothing: the next is yet to be shown, in the tunnel to come. Called before
+   * anything is judged that would make one.
+   */
+  forgetEndedLease(nowMs: number, peer: EnginePeer): void {
+    const { remote } = peer.lease;
+    if (remote === undefined || peer.tunnel.hasSession(nowMs)) return;
+    if (nowMs + this.#parts.coordinatorOffsetMs < remote.endMs) return;
+    peer.lease.forgetRemote();
+    this.#parts.filter.setRemoteLease(peer.slot, undefined);
+  }
+
+  /**
    * The other end shows its lease when the tunnel is up, so the packets that make the tunnel go ahead of it: for
-   * LEASE_SHOWN_WITHIN_MS, then nothing more goes to a peer that has shown none. Without a tunnel an ended lease says
-   * nothing: the next is yet to be shown.
+   * LEASE_SHOWN_WITHIN_MS, then nothing more goes to a peer that has shown none.
    */
   #mayTrustLease(nowMs: number, peer: EnginePeer): boolean {
     if (peer.kind === "stock") return true;
-    const { remote } = peer.lease;
-    const hasSession = peer.tunnel.hasSession(nowMs);
-    if (remote !== undefined) {
-      if (!hasSession && nowMs + this.#parts.coordinatorOffsetMs >= remote.endMs) {
-        peer.lease.forgetRemote();
-        this.#parts.filter.setRemoteLease(peer.slot, undefined);
-      }
+    if (peer.lease.remote !== undefined) {
+      this.forgetEndedLease(nowMs, peer);
       return true; // the filter judges a lease that was shown
     }
-    return !hasSession || nowMs < peer.sessionStartedMs + LEASE_SHOWN_WITHIN_MS;
+    return !peer.tunnel.hasSession(nowMs) || nowMs < peer.sessionStartedMs + LEASE_SHOWN_WITHIN_MS;
   }
 
   #answer(buffer: Uint8Array, offset: number): void {

@@ -141,17 +141,19 @@ export class PeerViews implements OverlayView, GatewayView {
   /** As judgeOutbound, without a record. */
   peekOutbound(address: Address, protocol: FilterProtocol, port: number): Verdict {
     const { engine, turns } = this.#options;
+    const nowMs = turns.nowMs();
     const session = engine.sessionFor(address);
-    const slot = session === undefined ? undefined : engine.slotOf(session);
+    const slot = session === undefined ? undefined : engine.slotToward(nowMs, session);
     if (slot === undefined) return NO_GRANT;
-    return engine.filter.judgeAddress(turns.nowMs(), "outbound", slot, address, protocol, port);
+    return engine.filter.judgeAddress(nowMs, "outbound", slot, address, protocol, port);
   }
 
   peekHost(session: string, name: string, protocol: FilterProtocol, port: number): Verdict {
     const { engine, turns } = this.#options;
-    const slot = engine.slotOf(session);
+    const nowMs = turns.nowMs();
+    const slot = engine.slotToward(nowMs, session);
     if (slot === undefined) return NO_GRANT;
-    return engine.filter.judgeHost(turns.nowMs(), "outbound", slot, name, protocol, port);
+    return engine.filter.judgeHost(nowMs, "outbound", slot, name, protocol, port);
   }
 
   denyName(name: string, protocol: FilterProtocol, port: number): string {
