@@ -53,7 +53,6 @@ function makeEnds(crypto: Crypto): {
     crypto,
     random: osRandom,
     mtuBytes: PACKET_BYTES,
-    handshakesPerSecondMax: Number.POSITIVE_INFINITY,
   };
   const initiator = new Device<undefined>({ ...options, keyPair: a, sink: atA });
   const responder = new Device<undefined>({ ...options, keyPair: b, sink: atB });

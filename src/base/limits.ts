@@ -11,9 +11,18 @@ export const PACKET_MAX_BYTES = 1952; // largest inner packet that fits one such
 export const STAGED_PACKETS_MAX = 128; // per peer, waiting for a handshake
 export const PEERS_MAX = 20_000; // per engine
 export const ALLOWED_IPS_MAX = 200_000; // prefixes over all peers
-export const HANDSHAKES_PER_SECOND_MAX = 2_000; // above: "under load", cookies are asked for
-export const HANDSHAKES_PER_SECOND_PORTABLE_MAX = 200; // the same where refusing one takes 1 ms
+export const HANDSHAKES_WAITING_MAX = 1_024; // messages of each kind of sender; the one that waits longest gives way
+export const HANDSHAKE_WAIT_MAX_MS = 5 * SECOND_MS; // REKEY_TIMEOUT: then its sender has asked anew
+export const HANDSHAKE_SHARE_BUSY = 0.15; // of the time, while data flows
+export const HANDSHAKE_SHARE_QUIET = 0.5; // the rest is for whatever else the thread does
+export const HANDSHAKE_LOAD_WAIT_MS = 100; // "under load": what waits will take longer than that
+export const FORGED_RESPONSES_MAX = 8; // to one initiation; then only a sender that shows a cookie is heard
+export const KNOWN_SOURCES_MAX = 20_000; // prefixes that peers of ours have shown themselves from: PEERS_MAX
+export const COOKIES_PER_SECOND_MAX = 2_000; // replies to all sources together: each costs a seal and a datagram
 export const RATE_LIMITER_SOURCES_MAX = 8_192; // source prefixes remembered
+
+// Outer UDP port
+export const ADDRESSES_REMEMBERED_MAX = 4_096; // in parsed form, of senders; then all are forgotten
 
 // Paths
 export const PATH_CANDIDATES_MAX = 8; // endpoints tried at once for one peer

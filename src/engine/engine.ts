@@ -9,6 +9,7 @@ import type { Crypto, KeyPair } from "../crypto/provider.ts";
 import type { DenialRecord, FlowRecord } from "../filter/contract.ts";
 import { Filter } from "../filter/filter.ts";
 import { Device } from "../wireguard/device.ts";
+import type { Stopwatch } from "../wireguard/handshake-work.ts";
 import type { DeviceSink, MessageKind } from "../wireguard/tunnel.ts";
 import { Counters } from "./counters.ts";
 import type { DesiredPeer, DesiredState, LeaseVerifier } from "./desired-state.ts";
@@ -45,6 +46,8 @@ export interface EngineOptions {
   readonly mtuBytes: number;
   readonly sink: EngineSink;
   readonly leases: LeaseVerifier;
+  /** By which handshakes are kept within their share of the thread's time. */
+  readonly stopwatch: Stopwatch;
   /** TAI64N of the last initiation ever sent with this key, from the state file. */
   readonly lastTimestamp?: Uint8Array;
 }
@@ -53,6 +56,7 @@ export interface EngineOptions {
 export interface Holdings {
   peers: number;
   receiverIndexes: number;
+  handshakesWaiting: number;
   flows: number;
   localReplies: number;
   stagedOfOnePeer: number;
@@ -112,6 +116,7 @@ export class Engine {
       random: options.random,
       keyPair: options.keyPair,
       mtuBytes: options.mtuBytes,
+      stopwatch: options.stopwatch,
       sink: this.#deviceSink(options.sink),
       ...(options.lastTimestamp === undefined ? {} : { lastTimestamp: options.lastTimestamp }),
     });
@@ -299,6 +304,7 @@ export class Engine {
     const holdings: Holdings = {
       peers: this.#peers.size,
       receiverIndexes: device.indexCount,
+      handshakesWaiting: device.handshakesWaiting,
       flows: filter.flowCount,
       localReplies: localReplies.size,
       stagedOfOnePeer: 0,
@@ -315,6 +321,9 @@ export class Engine {
     const { device, filter, counters } = this.#parts;
     const all: Record<string, number> = { ...counters.values() };
     for (const [name, count] of Object.entries(device.counters)) if (count > 0) all[`wireguard-${name}`] = count;
+    const { spentMs, longestMs } = device.handshakeWork;
+    all["handshakes-spent-ms"] = Math.round(spentMs);
+    all["handshakes-longest-us"] = Math.round(longestMs * 1_000);
     for (const direction of ["inbound", "outbound"] as const) {
       for (const [name, count] of Object.entries(filter.counters[direction])) {
         if (count > 0) all[`filter-${direction}-${name}`] = count;

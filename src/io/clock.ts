@@ -5,6 +5,9 @@ export interface Clock {
   nowMs(): number;
 }
 
+/** For durations: ms with fractions, never set by anyone. */
+export const stopwatch = (): number => performance.now();
+
 /** Wall time is taken for set, or the machine for suspended, when it has moved by this much more than the monotonic. */
 const STEP_MS = 100;
 

@@ -1,8 +1,10 @@
 // The outer UDP port: one socket a family on the same port number, by Node's dgram. Never throws after it has opened:
 // what can't be sent is counted by errno name ([WG] treats the network as lossy).
 import { createSocket, type RemoteInfo, type Socket } from "node:dgram";
-import { type Endpoint, formatAddress, isV4, parseAddress } from "../base/address.ts";
+import { type Address, type Endpoint, formatAddress, isV4, parseAddress } from "../base/address.ts";
 import { WirebadgeError } from "../base/errors.ts";
+import { ADDRESSES_REMEMBERED_MAX, DATAGRAM_MAX_BYTES } from "../base/limits.ts";
+import { DRAIN_BATCH, UdpDrain } from "./ffi/udp-drain.ts";
 
 export interface UdpPort {
   readonly port: number;
@@ -12,7 +14,7 @@ export interface UdpPort {
   readonly counters: Readonly<Record<string, number>>;
 }
 
-/** The bytes belong to the handler. */
+/** The bytes are valid during the call only; it may change them. */
 export type DatagramHandler = (from: Endpoint, bytes: Uint8Array) => void;
 
 const SOCKET_BUFFER_BYTES = 4 * 1024 * 1024;
@@ -21,9 +23,17 @@ function errnoOf(error: unknown): string {
   return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : "UNKNOWN";
 }
 
+/**
+ * Every destination is an address already: dgram's own look-up would make each datagram wait for the end of the turn,
+ * at a cost of its own.
+ */
+function noLookup(address: string, family: unknown, callback: (error: null, address: string, family: number) => void) {
+  callback(null, address, family === 6 ? 6 : 4);
+}
+
 function bind(family: "udp4" | "udp6", port: number, host: string | undefined): Promise<Socket> {
   return new Promise((resolve, reject) => {
-    const socket = createSocket({ type: family, ipv6Only: family === "udp6" });
+    const socket = createSocket({ type: family, ipv6Only: family === "udp6", lookup: noLookup });
     socket.once("error", (error) => {
       socket.close();
       reject(error);
@@ -33,6 +43,30 @@ function bind(family: "udp4" | "udp6", port: number, host: string | undefined): 
       resolve(socket);
     });
   });
+}
+
+/**
+ * Of a dgram socket, which has no public name for it; -1 where it can't be found. A socket made elsewhere and given to
+ * dgram would need the whole of `bind` again.
+ */
+function descriptorOf(socket: Socket): number {
+  for (const symbol of Object.getOwnPropertySymbols(socket)) {
+    const state: unknown = Reflect.get(socket, symbol);
+    if (typeof state !== "object" || state === null || !("handle" in state)) continue;
+    const { handle } = state;
+    if (typeof handle !== "object" || handle === null || !("fd" in handle)) continue;
+    return typeof handle.fd === "number" ? handle.fd : -1;
+  }
+  return -1;
+}
+
+/**
+ * After how many of dgram's own datagrams the next look at what waits. Up to 32 of them come in one round of the loop:
+ * a full batch is followed by few others in the same round, so that timers and other sockets have their turn.
+ */
+function skipAfter(count: number): number {
+  if (count === DRAIN_BATCH) return 7;
+  return count > 0 ? 0 : 3;
 }
 
 /** Buffers as large as the kernel lets an unprivileged process have; smaller ones only cost throughput. */
@@ -49,18 +83,45 @@ function enlargeBuffers(socket: Socket, counters: Record<string, number>): void 
   }
 }
 
+/** `parseAddress` of texts that repeat; all are forgotten when they are too many. */
+export class ParsedAddresses {
+  readonly #addresses = new Map<string, Address>();
+
+  get size(): number {
+    return this.#addresses.size;
+  }
+
+  parse(text: string): Address | undefined {
+    const known = this.#addresses.get(text);
+    if (known !== undefined) return known;
+    const zone = text.indexOf("%"); // link-local sources carry one
+    const address = parseAddress(zone < 0 ? text : text.slice(0, zone));
+    if (address === undefined) return undefined;
+    if (this.#addresses.size >= ADDRESSES_REMEMBERED_MAX) this.#addresses.clear();
+    this.#addresses.set(text, address);
+    return address;
+  }
+}
+
 export class DgramUdpPort implements UdpPort {
   readonly port: number;
   readonly counters: Record<string, number> = {};
   readonly #v4: Socket | undefined;
   readonly #v6: Socket | undefined;
+  #isClosed = false;
   readonly #onSent: (error: Error | null) => void;
-  /** `parseAddress` of a text that repeats for every datagram of a peer. */
+  readonly #parsed = new ParsedAddresses();
   #lastText = "";
   #lastPort = 0;
   #lastEndpoint: Endpoint | undefined;
 
-  private constructor(port: number, v4: Socket | undefined, v6: Socket | undefined, handler: DatagramHandler) {
+  private constructor(
+    port: number,
+    v4: Socket | undefined,
+    v6: Socket | undefined,
+    handler: DatagramHandler,
+    drains: boolean,
+  ) {
     this.port = port;
     this.#v4 = v4;
     this.#v6 = v6;
@@ -71,18 +132,29 @@ export class DgramUdpPort implements UdpPort {
       if (socket === undefined) continue;
       enlargeBuffers(socket, this.counters);
       socket.on("error", (error) => this.#count(`socket-${errnoOf(error)}`));
+      const drain = drains ? UdpDrain.open() : undefined;
+      const fd = drain === undefined ? -1 : descriptorOf(socket);
+      let skip = 0;
       socket.on("message", (bytes, info) => {
         const from = this.#endpointOf(info);
-        if (from !== undefined) handler(from, bytes);
+        if (bytes.length > DATAGRAM_MAX_BYTES) this.#count("receive-too-long");
+        else if (from !== undefined) handler(from, bytes);
+        if (drain === undefined || fd < 0 || this.#isClosed || skip-- > 0) return;
+        const count = drain.read(fd, handler);
+        if (count > 0) this.#count("receive-drained", count);
+        if (drain.tooLong > 0) this.#count("receive-too-long", drain.tooLong);
+        drain.tooLong = 0;
+        skip = skipAfter(count);
       });
     }
   }
 
   /**
-   * Port 0 lets the system choose. A machine without IPv6 (or IPv4) gets the other family alone.
+   * Port 0 lets the system choose. A machine without IPv6 (or IPv4) gets the other family alone. `drains`: many
+   * datagrams are read by one system call, where there is one.
    * @throws WirebadgeError PORT_TAKEN
    */
-  static async open(port: number, handler: DatagramHandler): Promise<DgramUdpPort> {
+  static async open(port: number, handler: DatagramHandler, drains = true): Promise<DgramUdpPort> {
     for (let attempt = 0; ; attempt++) {
       let v4: Socket | undefined;
       try {
@@ -93,11 +165,11 @@ export class DgramUdpPort implements UdpPort {
       const chosen = v4?.address().port ?? port;
       try {
         const v6 = await bind("udp6", chosen, undefined);
-        return new DgramUdpPort(v6.address().port, v4, v6, handler);
+        return new DgramUdpPort(v6.address().port, v4, v6, handler, drains);
       } catch (error) {
         const errno = errnoOf(error);
         if (v4 !== undefined && (errno === "EAFNOSUPPORT" || errno === "EADDRNOTAVAIL")) {
-          return new DgramUdpPort(chosen, v4, undefined, handler);
+          return new DgramUdpPort(chosen, v4, undefined, handler, drains);
         }
         v4?.close();
         // The number that the system chose for IPv4 may be taken for IPv6: choose again, a bounded number of times.
@@ -119,6 +191,7 @@ export class DgramUdpPort implements UdpPort {
   }
 
   async close(): Promise<void> {
+    this.#isClosed = true;
     await Promise.all(
       [this.#v4, this.#v6].map((socket) =>
         socket === undefined ? undefined : new Promise<void>((resolve) => socket.close(() => resolve())),
@@ -126,16 +199,15 @@ export class DgramUdpPort implements UdpPort {
     );
   }
 
-  #count(name: string): void {
-    this.counters[name] = (this.counters[name] ?? 0) + 1;
+  #count(name: string, count = 1): void {
+    this.counters[name] = (this.counters[name] ?? 0) + count;
   }
 
   #endpointOf(info: RemoteInfo): Endpoint | undefined {
     if (this.#lastEndpoint !== undefined && info.address === this.#lastText && info.port === this.#lastPort) {
       return this.#lastEndpoint;
     }
-    const zone = info.address.indexOf("%"); // link-local sources carry one
-    const address = parseAddress(zone < 0 ? info.address : info.address.slice(0, zone));
+    const address = this.#parsed.parse(info.address);
     if (address === undefined || info.port === 0) {
       this.#count("receive-bad-source");
       return undefined;

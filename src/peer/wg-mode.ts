@@ -11,7 +11,7 @@ import { ENDPOINT_RESOLVE_RETRY_MS, MTU_DEFAULT_BYTES } from "../base/limits.ts"
 import { SECOND_MS } from "../base/units.ts";
 import type { DesiredPeer } from "../engine/desired-state.ts";
 import { Engine, type EngineSink } from "../engine/engine.ts";
-import { SystemClock } from "../io/clock.ts";
+import { SystemClock, stopwatch } from "../io/clock.ts";
 import { chooseCrypto } from "../io/crypto-choice.ts";
 import { osRandom } from "../io/os-random.ts";
 import { DgramUdpPort } from "../io/udp.ts";
@@ -45,6 +45,8 @@ export interface RunningWg {
   readonly publicKey: string;
   readonly addresses: readonly string[];
   readonly entryPoints: readonly EntryPoint[];
+  /** What became of datagrams and packets, by name. */
+  counters(): Record<string, number>;
   stop(): Promise<void>;
   /** Never resolves by itself: a configuration file has no end. */
   readonly stopped: Promise<Error | undefined>;
@@ -103,6 +105,7 @@ class WgMode {
       mode: "wg",
       mtuBytes,
       sink: this.#engineSink(),
+      stopwatch,
       leases: { verify: () => undefined },
     });
     this.#stack = new UserspaceStack({
@@ -151,6 +154,7 @@ class WgMode {
       publicKey: toBase64(this.#engine.publicKey),
       addresses: ownAddresses.map(formatAddress),
       entryPoints: this.#entryPoints.list(),
+      counters: () => this.#engine.counters(),
       stop: () => this.stop(),
       stopped: new Promise(() => undefined),
     };

@@ -2,9 +2,17 @@
 // an engine and what the simulation knows, and gives back the first thing that is wrong.
 import { type Address, prefixContains } from "../base/address.ts";
 import { equalBytes } from "../base/bytes.ts";
-import { FLOWS_MAX, LEASE_HELD_PACKETS_MAX, LOCAL_REPLIES_MAX, PEERS_MAX, STAGED_PACKETS_MAX } from "../base/limits.ts";
+import {
+  FLOWS_MAX,
+  HANDSHAKES_WAITING_MAX,
+  LEASE_HELD_PACKETS_MAX,
+  LOCAL_REPLIES_MAX,
+  PEERS_MAX,
+  STAGED_PACKETS_MAX,
+} from "../base/limits.ts";
 import type { Holdings } from "../engine/engine.ts";
 import type { DenialRecord, FlowRecord } from "../filter/contract.ts";
+import { LANES } from "../wireguard/handshake-work.ts";
 import type { SignedLease } from "./coordinator.ts";
 import { mayOpen, type Told } from "./law.ts";
 import type { Ledger, SentPacket } from "./ledger.ts";
@@ -156,6 +164,7 @@ export function checkFlowEnd(station: Station, worldMs: number, flow: FlowRecord
 const BOUNDS: readonly (readonly [keyof Holdings, number])[] = [
   ["peers", PEERS_MAX],
   ["flows", FLOWS_MAX],
+  ["handshakesWaiting", LANES.length * HANDSHAKES_WAITING_MAX],
   ["localReplies", LOCAL_REPLIES_MAX],
   ["stagedOfOnePeer", STAGED_PACKETS_MAX],
   ["heldOfOnePeer", LEASE_HELD_PACKETS_MAX],

@@ -8,17 +8,31 @@ import type { Crypto } from "../crypto/provider.ts";
 const POINT = Uint8Array.of(0x50);
 const SECRET = Uint8Array.of(0x53);
 
-export function makeSimCrypto(): Crypto {
+export interface SimCrypto {
+  readonly crypto: Crypto;
+  readonly stopwatch: () => number;
+}
+
+/** Of a curve operation by the simulation's stopwatch: a slow machine, so that handshakes wait for each other. */
+const CURVE_MS = 1;
+
+/** The stopwatch stands still but for curve operations: every run is the same, on whatever machine. */
+export function makeSimCrypto(): SimCrypto {
+  let spentMs = 0;
+  const spend = <T>(value: T): T => {
+    spentMs += CURVE_MS;
+    return value;
+  };
   const portable = new PortableCrypto();
   const publicKey = (privateKey: Uint8Array): Uint8Array => portable.hash(POINT, privateKey);
-  return {
-    name: "portable", // engines of slow machines: the same bound on handshakes everywhere
-    publicKey,
+  const crypto: Crypto = {
+    name: "portable",
+    publicKey: (privateKey) => spend(publicKey(privateKey)),
     dh(privateKey, remote) {
       if (isAllZero(remote)) return undefined;
       const both = publicKey(privateKey);
       for (let i = 0; i < both.length; i++) both[i]! ^= remote[i]!; // the same from either side
-      return portable.hash(SECRET, both);
+      return spend(portable.hash(SECRET, both));
     },
     signPublicKey: (seed) => portable.signPublicKey(seed),
     sign: (seed, message) => portable.sign(seed, message),
@@ -34,4 +48,5 @@ export function makeSimCrypto(): Crypto {
     xSeal: (key, nonce, plaintext, aad) => portable.xSeal(key, nonce, plaintext, aad),
     xOpen: (key, nonce, sealed, aad) => portable.xOpen(key, nonce, sealed, aad),
   };
+  return { crypto, stopwatch: () => spentMs };
 }

@@ -48,7 +48,8 @@ type Event =
   | { readonly kind: "host"; readonly station: number; readonly facts: Facts; readonly mark: Omit<Mark, "id"> }
   | { readonly kind: "call"; readonly call: () => void };
 
-const crypto = makeSimCrypto();
+const simCrypto = makeSimCrypto();
+const { crypto } = simCrypto;
 
 /** Runs the scenario to its end, or to the first turn after which an invariant does not hold. */
 export function simulate(scenario: Scenario, options: SimulationOptions = {}): Outcome {
@@ -359,7 +360,7 @@ class Simulation {
     const station = new Station(
       number,
       plan,
-      crypto,
+      simCrypto,
       this.#scenario.seed * 64 + number,
       this.#newKeyPair(),
       this.#nextEndpoint(),

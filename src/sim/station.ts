@@ -3,7 +3,7 @@
 // stands some way off the world's and is set about; its idea of the coordinator's time is a little wrong, as in life.
 import type { Endpoint } from "../base/address.ts";
 import { SeededRandom } from "../base/random.ts";
-import type { Crypto, KeyPair } from "../crypto/provider.ts";
+import type { KeyPair } from "../crypto/provider.ts";
 import type { LeaseVerifier } from "../engine/desired-state.ts";
 import { Engine, type EngineSink } from "../engine/engine.ts";
 import { type Clock, SystemClock } from "../io/clock.ts";
@@ -14,6 +14,7 @@ import { Judge } from "./judge.ts";
 import type { Told } from "./law.ts";
 import { Nat } from "./network.ts";
 import type { Facts } from "./packets.ts";
+import type { SimCrypto } from "./sim-crypto.ts";
 
 /** How far off a station's idea of the coordinator's time may be, either way, once it has learned it. */
 export const CLOCK_ERROR_MAX_MS = 50;
@@ -38,7 +39,7 @@ export class Station {
   readonly number: number;
   readonly plan: StationPlan;
   readonly nat: Nat | undefined;
-  readonly #crypto: Crypto;
+  readonly #crypto: SimCrypto;
   readonly #seed: number;
   keyPair: KeyPair;
   endpoint: Endpoint;
@@ -73,7 +74,7 @@ export class Station {
   constructor(
     number: number,
     plan: StationPlan,
-    crypto: Crypto,
+    crypto: SimCrypto,
     seed: number,
     keyPair: KeyPair,
     endpoint: Endpoint,
@@ -221,7 +222,7 @@ export class Station {
 
   #start(sink: EngineSink, leases: LeaseVerifier): Engine {
     return new Engine({
-      crypto: this.#crypto,
+      ...this.#crypto,
       random: new SeededRandom(this.#seed + 7919 * this.#runs++),
       keyPair: this.keyPair,
       mode: "badge",

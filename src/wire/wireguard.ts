@@ -126,6 +126,11 @@ export function decodeResponse(buffer: Uint8Array, offset: number): Response {
   };
 }
 
+/** The receiver index alone, after `classifyMessage` has said TYPE_RESPONSE. */
+export function readResponseReceiver(buffer: Uint8Array, offset: number): number {
+  return readIndex(buffer, offset + RESPONSE_RECEIVER);
+}
+
 export function encodeCookieReply(message: CookieReply): Uint8Array {
   const bytes = new Uint8Array(COOKIE_REPLY_BYTES);
   writeU32Le(bytes, 0, TYPE_COOKIE_REPLY);

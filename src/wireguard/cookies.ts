@@ -2,8 +2,9 @@
 // sender knows whom it asks; mac2, under a cookie, that it receives at the address it sends from. Both ends:
 // CookieAnswerer (one per device) and CookieAsker (one per peer).
 import { addressTo16, type Endpoint } from "../base/address.ts";
-import { concatBytes, equalBytes, utf8, writeU16 } from "../base/bytes.ts";
+import { concatBytes, equalBytes, isAllZero, utf8, writeU16 } from "../base/bytes.ts";
 import { type Random, randomBytes } from "../base/random.ts";
+import { Blake2sMac } from "../crypto/blake2s.ts";
 import type { Crypto } from "../crypto/provider.ts";
 import { type CookieReply, encodeCookieReply, macsOffset, readIndex } from "../wire/wireguard.ts";
 
@@ -28,46 +29,54 @@ function endpointBytes(endpoint: Endpoint): Uint8Array {
 export class CookieAnswerer {
   readonly #crypto: Crypto;
   readonly #random: Random;
-  readonly #mac1Key: Uint8Array;
+  readonly #mac1: Blake2sMac;
   readonly #cookieKey: Uint8Array;
-  #secret: Uint8Array | undefined;
+  #secret: Blake2sMac | undefined;
   #secretMs = 0;
 
   constructor(crypto: Crypto, random: Random, publicKey: Uint8Array) {
     this.#crypto = crypto;
     this.#random = random;
-    this.#mac1Key = labelKey(crypto, "mac1----", publicKey);
+    this.#mac1 = new Blake2sMac(labelKey(crypto, "mac1----", publicKey));
     this.#cookieKey = labelKey(crypto, "cookie--", publicKey);
   }
 
   /** Of an initiation or a response in the buffer; without it nothing is answered, so a scan sees silence. */
   checkMac1(buffer: Uint8Array, offset: number, length: number): boolean {
-    const macsAt = offset + macsOffset(length);
-    const expected = this.#crypto.mac(this.#mac1Key, buffer.subarray(offset, macsAt)); // Mac(κ, msg_α)
-    return equalBytes(expected, buffer.subarray(macsAt, macsAt + MAC_BYTES));
+    const before = macsOffset(length);
+    const expected = this.#mac1.of(buffer, offset, before); // Mac(κ, msg_α)
+    return equalBytes(expected, buffer.subarray(offset + before, offset + before + MAC_BYTES));
   }
 
   /** True when mac2 was made under a cookie given to this source less than COOKIE_REFRESH_TIME ago. */
   checkMac2(nowMs: number, buffer: Uint8Array, offset: number, length: number, from: Endpoint): boolean {
     if (this.#secret === undefined || nowMs - this.#secretMs >= COOKIE_REFRESH_TIME_MS) return false;
     const mac2At = offset + macsOffset(length) + MAC_BYTES;
-    const cookie = this.#crypto.mac(this.#secret, endpointBytes(from)); // τ := Mac(R_m, A_m')
+    const mac2 = buffer.subarray(mac2At, mac2At + MAC_BYTES);
+    if (isAllZero(mac2)) return false; // of who has no cookie, at the least cost
+    const cookie = this.#cookieOf(this.#secret, from);
     const expected = this.#crypto.mac(cookie, buffer.subarray(offset, mac2At)); // msg.mac2 := Mac(τ, msg_β)
-    return equalBytes(expected, buffer.subarray(mac2At, mac2At + MAC_BYTES));
+    return equalBytes(expected, mac2);
   }
 
   /** The 64-byte answer to a message with a right mac1. Shorter than what it answers. */
   createReply(nowMs: number, buffer: Uint8Array, offset: number, length: number, from: Endpoint): Uint8Array {
     if (this.#secret === undefined || nowMs - this.#secretMs >= COOKIE_REFRESH_TIME_MS) {
-      this.#secret = randomBytes(this.#random, SECRET_BYTES); // R_m changes every two minutes
+      this.#secret = new Blake2sMac(randomBytes(this.#random, SECRET_BYTES)); // R_m changes every two minutes
       this.#secretMs = nowMs;
     }
     const mac1At = offset + macsOffset(length);
-    const cookie = this.#crypto.mac(this.#secret, endpointBytes(from)); // τ := Mac(R_m, A_m')
+    const cookie = this.#cookieOf(this.#secret, from);
     const nonce = randomBytes(this.#random, NONCE_BYTES);
     const mac1 = buffer.subarray(mac1At, mac1At + MAC_BYTES);
     const sealedCookie = this.#crypto.xSeal(this.#cookieKey, nonce, cookie, mac1); // XAEAD(κ, nonce, τ, M)
     return encodeCookieReply({ receiverIndex: readIndex(buffer, offset + SENDER_INDEX_AT), nonce, sealedCookie });
+  }
+
+  /** τ := Mac(R_m, A_m') */
+  #cookieOf(secret: Blake2sMac, from: Endpoint): Uint8Array {
+    const source = endpointBytes(from);
+    return secret.of(source, 0, source.length);
   }
 }
 

@@ -4,12 +4,7 @@
 import type { Endpoint } from "../base/address.ts";
 import { equalBytes, isAllZero, toHex } from "../base/bytes.ts";
 import { DeadlineHeap } from "../base/deadline-heap.ts";
-import {
-  HANDSHAKES_PER_SECOND_MAX,
-  HANDSHAKES_PER_SECOND_PORTABLE_MAX,
-  PEERS_MAX,
-  RATE_LIMITER_SOURCES_MAX,
-} from "../base/limits.ts";
+import { FORGED_RESPONSES_MAX, PEERS_MAX } from "../base/limits.ts";
 import type { Random } from "../base/random.ts";
 import { isLowOrderPoint } from "../crypto/low-order.ts";
 import type { Crypto, KeyPair } from "../crypto/provider.ts";
@@ -24,6 +19,7 @@ import {
   INITIATION_BYTES,
   RESPONSE_BYTES,
   readDataReceiver,
+  readResponseReceiver,
   TYPE_COOKIE_REPLY,
   TYPE_DATA,
   TYPE_INITIATION,
@@ -31,8 +27,9 @@ import {
 } from "../wire/wireguard.ts";
 import { CookieAnswerer } from "./cookies.ts";
 import { openInitiationStatic, openInitiationTimestamp } from "./handshake.ts";
+import { HandshakeGate, type Standing } from "./handshake-gate.ts";
+import { HandshakeWork, type Stopwatch } from "./handshake-work.ts";
 import { IndexTable } from "./index-table.ts";
-import { LoadMeter, RateLimiter } from "./rate-limiter.ts";
 import { type DeviceCounters, newDeviceCounters, Received, type ReceivedKind } from "./received.ts";
 import { type DeviceSink, type SendResult, Tunnel, type TunnelContext, type TunnelOptions } from "./tunnel.ts";
 
@@ -46,8 +43,8 @@ export interface DeviceOptions<Owner> {
   readonly mtuBytes: number;
   /** `lastTimestamp` of this key pair's former run, from its state file: 12 bytes. */
   readonly lastTimestamp?: Uint8Array;
-  /** Handshake messages a second above which cookies are asked for; by default what the provider can compute. */
-  readonly handshakesPerSecondMax?: number;
+  /** By which the work of handshakes is measured and kept within its share; absent: it takes no time. */
+  readonly stopwatch?: Stopwatch;
   readonly peersMax?: number;
 }
 
@@ -74,11 +71,11 @@ export class Device<Owner> {
   readonly counters: DeviceCounters = newDeviceCounters();
   readonly #context: TunnelContext<Owner>;
   readonly #cookies: CookieAnswerer;
-  readonly #load: LoadMeter;
-  readonly #limiter = new RateLimiter(RATE_LIMITER_SOURCES_MAX);
+  readonly #gate: HandshakeGate;
   readonly #peersMax: number;
   readonly #tunnels = new Map<string, Tunnel<Owner>>(); // by the public key in hexadecimal
   readonly #received = new Received<Owner>();
+  #ownTurn = false;
 
   constructor(options: DeviceOptions<Owner>) {
     const { crypto, random, keyPair, sink, mtuBytes } = options;
@@ -91,13 +88,14 @@ export class Device<Owner> {
       indexes: new IndexTable(random),
       heap: new DeadlineHeap(),
       counters: this.counters,
+      work: new HandshakeWork(options.stopwatch ?? (() => 0)),
+      deferred: new Set(),
       mtuBytes,
       lastTimestamp: options.lastTimestamp,
     };
     this.#cookies = new CookieAnswerer(crypto, random, keyPair.publicKey);
-    this.#load = new LoadMeter(
-      options.handshakesPerSecondMax ??
-        (crypto.name === "native" ? HANDSHAKES_PER_SECOND_MAX : HANDSHAKES_PER_SECOND_PORTABLE_MAX),
+    this.#gate = new HandshakeGate(this.#cookies, this.#context.work, this.counters, (nowMs, to, reply) =>
+      sink.sendDatagram(nowMs, undefined, to, "cookie", reply, 0, reply.length),
     );
     this.#peersMax = options.peersMax ?? PEERS_MAX;
   }
@@ -172,20 +170,17 @@ export class Device<Owner> {
    */
   receive(nowMs: number, from: Endpoint, buffer: Uint8Array, offset: number, length: number): Received<Owner> {
     const received = this.#received;
-    received.tunnel = undefined;
-    received.session = undefined;
-    received.offset = 0;
-    received.length = 0;
+    received.clear();
     const type = classifyMessage(buffer, offset, length);
     switch (type) {
       case TYPE_DATA:
         received.kind = this.#receiveData(nowMs, from, buffer, offset, length);
         break;
       case TYPE_INITIATION:
-        received.kind = this.#receiveInitiation(nowMs, from, buffer, offset);
+        received.kind = this.#receiveHandshake(nowMs, from, buffer, offset, INITIATION_BYTES);
         break;
       case TYPE_RESPONSE:
-        received.kind = this.#receiveResponse(nowMs, from, buffer, offset);
+        received.kind = this.#receiveHandshake(nowMs, from, buffer, offset, RESPONSE_BYTES);
         break;
       case TYPE_COOKIE_REPLY:
         received.kind = this.#receiveCookieReply(nowMs, buffer, offset);
@@ -202,6 +197,7 @@ export class Device<Owner> {
    * the packet is copied and staged (the oldest of STAGED_PACKETS_MAX gives way) and a handshake begins.
    */
   send(nowMs: number, tunnel: Tunnel<Owner>, buffer: Uint8Array, offset: number, length: number): SendResult {
+    this.#context.work.noteData(nowMs);
     return tunnel.send(nowMs, buffer, offset, length);
   }
 
@@ -219,11 +215,33 @@ export class Device<Owner> {
     for (let due = this.#context.heap.takeDue(nowMs); due !== undefined; due = this.#context.heap.takeDue(nowMs)) {
       due.handleTimeout(nowMs);
     }
+    while (this.#waiting > 0 && this.#context.work.isReady(nowMs)) this.#workOne(nowMs);
   }
 
   /** Infinity when nothing is due. May be early, by less than one deadline of [WG §6], never late. */
   nextDeadlineMs(): number {
-    return this.#context.heap.nextMs();
+    const dueMs = this.#context.heap.nextMs();
+    return this.#waiting === 0 ? dueMs : Math.min(dueMs, this.#context.work.readyMs);
+  }
+
+  /** Handshake messages that came, and initiations of our own, that wait for their turn. */
+  get #waiting(): number {
+    return this.#gate.waiting + this.#context.deferred.size;
+  }
+
+  /** More handshakes are asked for than there is time for: strangers are asked for a cookie. */
+  isUnderLoad(nowMs: number): boolean {
+    return this.#context.work.isLoaded(nowMs);
+  }
+
+  /** Received handshake messages that wait: at most HANDSHAKES_WAITING_MAX of each of three kinds of sender. */
+  get handshakesWaiting(): number {
+    return this.#gate.waiting;
+  }
+
+  /** Time spent on handshakes so far, and the longest that one message has taken, in ms. */
+  get handshakeWork(): { readonly spentMs: number; readonly longestMs: number } {
+    return this.#context.work;
   }
 
   #count(kind: ReceivedKind): void {
@@ -249,6 +267,7 @@ export class Device<Owner> {
     const opened = session.open(nowMs, buffer, offset, length);
     if (opened !== "OPENED") return opened;
     const { tunnel } = entry;
+    this.#context.work.noteData(nowMs);
     tunnel.noteData(nowMs, from, session, length);
     this.#received.tunnel = tunnel;
     this.#received.session = session;
@@ -258,31 +277,57 @@ export class Device<Owner> {
     return "DATA";
   }
 
-  /**
-   * What every handshake message must pass before any Diffie–Hellman: mac1; under load mac2 (else a cookie is offered),
-   * then its source's rate.
-   */
-  #admitHandshake(
-    nowMs: number,
-    from: Endpoint,
-    buffer: Uint8Array,
-    offset: number,
-    length: number,
-  ): "MAC1_WRONG" | "COOKIE_REQUIRED" | "RATE_LIMITED" | undefined {
+  #receiveHandshake(nowMs: number, from: Endpoint, buffer: Uint8Array, offset: number, length: number): ReceivedKind {
     if (!this.#cookies.checkMac1(buffer, offset, length)) return "MAC1_WRONG";
-    if (!this.#load.note(nowMs)) return undefined;
-    if (!this.#cookies.checkMac2(nowMs, buffer, offset, length, from)) {
-      const reply = this.#cookies.createReply(nowMs, buffer, offset, length, from);
-      this.counters.COOKIES_SENT++;
-      this.#context.sink.sendDatagram(nowMs, undefined, from, "cookie", reply, 0, COOKIE_REPLY_BYTES);
-      return "COOKIE_REQUIRED";
+    const standing = length === RESPONSE_BYTES ? this.#standingOf(buffer, offset) : "asks";
+    if (standing === undefined) return "UNKNOWN_INDEX";
+    const admission = this.#gate.admit(nowMs, from, buffer, offset, length, standing);
+    return admission === "NOW" ? this.#work(nowMs, from, buffer, offset, length) : admission;
+  }
+
+  /** Undefined: a response that nobody waits for, which costs no Diffie–Hellman. */
+  #standingOf(buffer: Uint8Array, offset: number): Standing | undefined {
+    const index = readResponseReceiver(buffer, offset);
+    const forged = this.#context.indexes.find(index)?.tunnel.forgedResponses(index);
+    if (forged === undefined) return undefined;
+    return forged < FORGED_RESPONSES_MAX ? "answers" : "doubted";
+  }
+
+  /** The costly part of a handshake message, and its time. */
+  #work(nowMs: number, from: Endpoint, buffer: Uint8Array, offset: number, length: number): ReceivedKind {
+    const { work } = this.#context;
+    const startedMs = work.begin();
+    const kind =
+      length === INITIATION_BYTES
+        ? this.#receiveInitiation(nowMs, from, buffer, offset)
+        : this.#receiveResponse(nowMs, from, buffer, offset);
+    work.end(nowMs, startedMs);
+    if (kind === "HANDSHAKE") this.#gate.noteAuthenticated(nowMs, from);
+    return kind;
+  }
+
+  /** Of what waits: an initiation of our own and a message that came, by turns. */
+  #workOne(nowMs: number): void {
+    const { deferred, sink } = this.#context;
+    this.#ownTurn = !this.#ownTurn;
+    if (deferred.size > 0 && (this.#ownTurn || this.#gate.waiting === 0)) {
+      for (const tunnel of deferred) {
+        deferred.delete(tunnel);
+        tunnel.sendDeferred(nowMs);
+        return;
+      }
     }
-    return this.#limiter.allows(nowMs, from.address) ? undefined : "RATE_LIMITED";
+    const message = this.#gate.next(nowMs);
+    if (message === undefined) return;
+    const { from, bytes } = message;
+    const received = this.#received;
+    received.clear();
+    const kind = this.#work(nowMs, from, bytes, 0, bytes.length);
+    this.#count(kind);
+    if (received.tunnel !== undefined) sink.endpointChanged(nowMs, received.tunnel, from);
   }
 
   #receiveInitiation(nowMs: number, from: Endpoint, buffer: Uint8Array, offset: number): ReceivedKind {
-    const refused = this.#admitHandshake(nowMs, from, buffer, offset, INITIATION_BYTES);
-    if (refused !== undefined) return refused;
     const { crypto, keyPair } = this.#context;
     const message = decodeInitiation(buffer, offset);
     const opened = openInitiationStatic(crypto, keyPair, message);
@@ -300,8 +345,6 @@ export class Device<Owner> {
   }
 
   #receiveResponse(nowMs: number, from: Endpoint, buffer: Uint8Array, offset: number): ReceivedKind {
-    const refused = this.#admitHandshake(nowMs, from, buffer, offset, RESPONSE_BYTES);
-    if (refused !== undefined) return refused;
     const message = decodeResponse(buffer, offset);
     const entry = this.#context.indexes.find(message.receiverIndex);
     if (entry === undefined) return "UNKNOWN_INDEX";

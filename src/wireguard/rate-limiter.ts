@@ -1,83 +1,103 @@
-// What a flood of handshakes meets before any Diffie–Hellman: the measure of "under load" [WG §5.4.7], and a token
-// bucket for each source that has proven its address by a cookie: one IPv4 address, or one IPv6 /64, since a host has
-// all addresses of that.
+// What a flood of handshakes meets before any Diffie–Hellman when the device is under load [WG §5.4.7]: token buckets
+// for each source, which is one IPv4 address, or one IPv6 /64, since a host has all addresses of that.
 import { type Address, isV4 } from "../base/address.ts";
 import { SECOND_MS } from "../base/units.ts";
 
+/** Of a sender that has shown a cookie, or that is known. */
 export const HANDSHAKES_PER_SOURCE_PER_SECOND = 20;
 export const HANDSHAKES_PER_SOURCE_BURST = 5;
+/** Of a stranger without a cookie: once in REKEY_TIMEOUT, as often as a peer that means well asks. */
+export const STRANGER_ASKS_EVERY_MS = 5_000;
+/** To one source, whatever the others get. */
+export const COOKIES_PER_SOURCE_PER_SECOND = 1;
+export const COOKIES_PER_SOURCE_BURST = 2;
+/** To all. */
+export const COOKIES_BURST = 200;
 
-/**
- * Counts handshake messages with a right mac1; "under load" from the moment a second's limit is passed until a second
- * after.
- */
-export class LoadMeter {
-  readonly #perSecondMax: number;
-  #windowStartMs = Number.NEGATIVE_INFINITY;
-  #count = 0;
-  #loadedUntilMs = Number.NEGATIVE_INFINITY;
+export class TokenBucket {
+  readonly #perSecond: number;
+  readonly #burst: number;
+  #tokens: number;
+  #filledMs: number;
 
-  constructor(perSecondMax: number) {
-    this.#perSecondMax = perSecondMax;
+  constructor(nowMs: number, perSecond: number, burst: number) {
+    this.#perSecond = perSecond;
+    this.#burst = burst;
+    this.#tokens = burst;
+    this.#filledMs = nowMs;
   }
 
-  /** Counts one message and says whether the device is under load. */
-  note(nowMs: number): boolean {
-    if (nowMs - this.#windowStartMs >= SECOND_MS) {
-      this.#windowStartMs = nowMs;
-      this.#count = 0;
-    }
-    this.#count++;
-    if (this.#count > this.#perSecondMax) this.#loadedUntilMs = nowMs + SECOND_MS;
-    return nowMs < this.#loadedUntilMs;
+  /** One token, if `spare` more are left behind. */
+  take(nowMs: number, spare = 0): boolean {
+    const earned = ((nowMs - this.#filledMs) * this.#perSecond) / SECOND_MS;
+    this.#tokens = Math.min(this.#burst, this.#tokens + earned);
+    this.#filledMs = nowMs;
+    if (this.#tokens < 1 + spare) return false;
+    this.#tokens--;
+    return true;
   }
 }
 
-interface Bucket {
-  tokens: number;
-  filledMs: number;
+/** As a Map's key. */
+export type SourceKey = number | string;
+
+export function sourceKey(source: Address): SourceKey {
+  return isV4(source) ? source.w3 : `${source.w0}:${source.w1}`;
 }
 
 /**
- * The table is bounded; when it is full the source that was silent longest is forgotten, and so begins with a full
- * bucket again.
+ * The table is bounded; when it is full the source whose last message was let through longest ago is forgotten, whose
+ * bucket is the fullest: forgetting it gives the least away.
  */
 export class RateLimiter {
   readonly #sourcesMax: number;
-  readonly #buckets = new Map<number | string, Bucket>(); // in order of last use
+  readonly #perSecond: number;
+  readonly #burst: number;
+  readonly #buckets = new Map<SourceKey, TokenBucket>(); // in the order of what was let through last
   evicted = 0;
 
-  constructor(sourcesMax: number) {
+  constructor(sourcesMax: number, perSecond: number, burst: number) {
     this.#sourcesMax = sourcesMax;
+    this.#perSecond = perSecond;
+    this.#burst = burst;
+  }
+
+  get limit(): number {
+    return this.#sourcesMax;
   }
 
   get size(): number {
     return this.#buckets.size;
   }
 
-  allows(nowMs: number, source: Address): boolean {
-    const key = isV4(source) ? source.w3 : `${source.w0}:${source.w1}`;
-    let bucket = this.#buckets.get(key);
-    if (bucket === undefined) {
-      bucket = { tokens: HANDSHAKES_PER_SOURCE_BURST, filledMs: nowMs };
-      if (this.#buckets.size >= this.#sourcesMax) this.#evictOldest();
-    } else {
-      this.#buckets.delete(key);
-      const earned = ((nowMs - bucket.filledMs) * HANDSHAKES_PER_SOURCE_PER_SECOND) / SECOND_MS;
-      bucket.tokens = Math.min(HANDSHAKES_PER_SOURCE_BURST, bucket.tokens + earned);
-      bucket.filledMs = nowMs;
-    }
+  has(key: SourceKey): boolean {
+    return this.#buckets.has(key);
+  }
+
+  allows(nowMs: number, key: SourceKey): boolean {
+    const bucket = this.#buckets.get(key) ?? this.#make(nowMs);
+    if (!bucket.take(nowMs)) return false;
+    this.#buckets.delete(key);
     this.#buckets.set(key, bucket);
-    if (bucket.tokens < 1) return false;
-    bucket.tokens--;
     return true;
   }
 
-  #evictOldest(): void {
-    for (const key of this.#buckets.keys()) {
-      this.#buckets.delete(key);
-      this.evicted++;
-      return;
+  /** In the table from now on, as if its last message had been let through just now. */
+  remember(nowMs: number, key: SourceKey): void {
+    const bucket = this.#buckets.get(key) ?? this.#make(nowMs);
+    this.#buckets.delete(key);
+    this.#buckets.set(key, bucket);
+  }
+
+  /** For a source that is not in the table: makes room for it. */
+  #make(nowMs: number): TokenBucket {
+    if (this.#buckets.size >= this.#sourcesMax) {
+      for (const oldest of this.#buckets.keys()) {
+        this.#buckets.delete(oldest);
+        this.evicted++;
+        break;
+      }
     }
+    return new TokenBucket(nowMs, this.#perSecond, this.#burst);
   }
 }

@@ -6,6 +6,9 @@ export type DropReason =
   | "WRONG_LENGTH"
   | "UNKNOWN_TYPE"
   | "MAC1_WRONG" // not made for our public key
+  | "HANDSHAKE_WAITING" // no drop yet: counted again, by its end, once it is worked on
+  | "HANDSHAKE_PUSHED_OUT" // it waited, and newer ones took its place; offered a cookie
+  | "HANDSHAKE_STALE" // it waited until its sender has asked anew
   | "COOKIE_REQUIRED" // under load: answered with a cookie reply
   | "RATE_LIMITED" // under load: this source asked too often
   | "LOW_ORDER_POINT" // an ephemeral key that makes every secret zero
@@ -35,6 +38,13 @@ export class Received<Owner> {
   offset = 0;
   /** Of DATA: with the padding, up to 15 zero bytes behind the inner packet. */
   length = 0;
+
+  clear(): void {
+    this.tunnel = undefined;
+    this.session = undefined;
+    this.offset = 0;
+    this.length = 0;
+  }
 }
 
 export type CounterName =
@@ -45,10 +55,12 @@ export type CounterName =
   | "KEEPALIVES_SENT"
   | "INITIATIONS_RECEIVED"
   | "INITIATIONS_SENT"
+  | "INITIATIONS_DEFERRED" // other handshakes had the turn: sent a moment later
   | "RESPONSES_RECEIVED"
   | "RESPONSES_SENT"
   | "COOKIES_RECEIVED"
   | "COOKIES_SENT"
+  | "COOKIES_WITHHELD" // more than COOKIES_PER_SECOND_MAX, or to a source that has had its part
   | "HANDSHAKES_COMPLETED"
   | "HANDSHAKES_GIVEN_UP"
   | "STAGED"
@@ -62,6 +74,9 @@ export function newDeviceCounters(): DeviceCounters {
     WRONG_LENGTH: 0,
     UNKNOWN_TYPE: 0,
     MAC1_WRONG: 0,
+    HANDSHAKE_WAITING: 0,
+    HANDSHAKE_PUSHED_OUT: 0,
+    HANDSHAKE_STALE: 0,
     COOKIE_REQUIRED: 0,
     RATE_LIMITED: 0,
     LOW_ORDER_POINT: 0,
@@ -82,10 +97,12 @@ export function newDeviceCounters(): DeviceCounters {
     KEEPALIVES_SENT: 0,
     INITIATIONS_RECEIVED: 0,
     INITIATIONS_SENT: 0,
+    INITIATIONS_DEFERRED: 0,
     RESPONSES_RECEIVED: 0,
     RESPONSES_SENT: 0,
     COOKIES_RECEIVED: 0,
     COOKIES_SENT: 0,
+    COOKIES_WITHHELD: 0,
     HANDSHAKES_COMPLETED: 0,
     HANDSHAKES_GIVEN_UP: 0,
     STAGED: 0,

@@ -35,6 +35,7 @@ import {
   type ResponderState,
   wipeHandshake,
 } from "./handshake.ts";
+import type { HandshakeWork } from "./handshake-work.ts";
 import type { IndexTable } from "./index-table.ts";
 import type { DeviceCounters } from "./received.ts";
 import { Session } from "./session.ts";
@@ -63,7 +64,10 @@ export interface DeviceSink<Owner> {
   sessionStarted(nowMs: number, tunnel: Tunnel<Owner>, role: "initiator" | "responder"): void;
   /** REKEY_ATTEMPT_TIME passed without an answer; staged packets are gone. The next packet begins another attempt. */
   handshakeFailed(nowMs: number, tunnel: Tunnel<Owner>): void;
-  /** The peer's authenticated messages come from another endpoint than before (roaming, [WG §2.1]). */
+  /**
+   * The peer's authenticated messages come from another endpoint than before (roaming, [WG §2.1]); or a handshake
+   * message that had to wait was found authentic, from whatever endpoint.
+   */
   endpointChanged(nowMs: number, tunnel: Tunnel<Owner>, endpoint: Endpoint): void;
 }
 
@@ -76,6 +80,9 @@ export interface TunnelContext<Owner> {
   readonly indexes: IndexTable<Tunnel<Owner>>;
   readonly heap: DeadlineHeap<Tunnel<Owner>>;
   readonly counters: DeviceCounters;
+  readonly work: HandshakeWork;
+  /** Whose initiations wait for their turn, in the order of their asking. */
+  readonly deferred: Set<Tunnel<Owner>>;
   mtuBytes: number;
   /** The greatest TAI64N stamp ever sent to anyone. */
   lastTimestamp: Uint8Array | undefined;
@@ -127,7 +134,7 @@ export class Tunnel<Owner> {
   #current: Session | undefined;
   /** As responder: made by our response, confirmed by the first data message under it [WG §5.4.5]. */
   #next: Session | undefined;
-  #pending: { readonly state: InitiatorState; readonly localIndex: number } | undefined;
+  #pending: { readonly state: InitiatorState; readonly localIndex: number; forged: number } | undefined;
   #staged: Ring<Uint8Array> | undefined;
   #lastSentTimestamp: Uint8Array | undefined;
   #lastReceivedTimestamp: Uint8Array | undefined;
@@ -268,7 +275,10 @@ export class Tunnel<Owner> {
     const pending = this.#pending;
     if (pending === undefined || pending.localIndex !== response.receiverIndex) return "UNKNOWN_INDEX";
     const accepted = consumeResponse(crypto, pending.state, keyPair, this.#presharedKey, response);
-    if (typeof accepted === "string") return accepted;
+    if (typeof accepted === "string") {
+      pending.forged++;
+      return accepted;
+    }
     wipeHandshake(pending.state);
     this.#pending = undefined;
 
@@ -293,6 +303,11 @@ export class Tunnel<Owner> {
     if (session.hasSentNothing) this.#sendKeepalive(nowMs); // confirms the session to the responder [WG §5.4.5]
     this.#reschedule();
     return "HANDSHAKE";
+  }
+
+  /** Responses to the initiation of this index that were no true ones; undefined: none is waited for. */
+  forgedResponses(localIndex: number): number | undefined {
+    return this.#pending?.localIndex === localIndex ? this.#pending.forged : undefined;
   }
 
   /** A cookie reply, found by the index of a message we sent. */
@@ -442,8 +457,31 @@ export class Tunnel<Owner> {
     this.#staged = undefined;
   }
 
-  /** A new ephemeral key and timestamp each time; an answer to an earlier one is of no use any more. */
+  /** At once, or when other handshakes have had their time; for the timers it is sent either way. */
   #sendInitiation(nowMs: number): void {
+    const { work, deferred, counters } = this.#context;
+    if (work.isReady(nowMs)) {
+      deferred.delete(this);
+      const startedMs = work.begin();
+      this.#makeInitiation(nowMs);
+      work.end(nowMs, startedMs);
+      return;
+    }
+    this.times.lastHandshakeSentMs = nowMs;
+    this.times.retryJitterMs = this.#jitterMs();
+    if (!deferred.has(this)) counters.INITIATIONS_DEFERRED++;
+    deferred.add(this);
+  }
+
+  /** Its turn has come. */
+  sendDeferred(nowMs: number): void {
+    if (this.#removed || !this.isHandshaking) return;
+    this.#sendInitiation(nowMs);
+    this.#reschedule();
+  }
+
+  /** A new ephemeral key and timestamp each time; an answer to an earlier one is of no use any more. */
+  #makeInitiation(nowMs: number): void {
     const { crypto, random, keyPair, indexes, counters } = this.#context;
     this.#dropPending();
     const timestamp = nextTai64n(nowMs, this.#lastSentTimestamp);
@@ -456,7 +494,7 @@ export class Tunnel<Owner> {
     const made = createInitiation(crypto, keyPair, this.publicKey, this.staticShared(), ephemeral, timestamp);
     assert(made !== undefined, "a low-order key is refused when the peer is added");
     const localIndex = indexes.allocate(this);
-    this.#pending = { state: made.state, localIndex };
+    this.#pending = { state: made.state, localIndex, forged: 0 };
     const message = encodeInitiation({ senderIndex: localIndex, ...made.fields });
     this.#cookies.addMacs(nowMs, message);
     counters.INITIATIONS_SENT++;
@@ -491,6 +529,7 @@ export class Tunnel<Owner> {
   }
 
   #endAttempt(): void {
+    this.#context.deferred.delete(this);
     this.times.attemptStartedMs = NEVER;
     this.#dropPending();
   }

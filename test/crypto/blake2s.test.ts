@@ -4,7 +4,7 @@ import { createHmac, hkdfSync } from "node:crypto";
 import { BLAKE2s } from "@stablelib/blake2s";
 import { expect, test } from "vitest";
 import { concatBytes, toHex } from "../../src/base/bytes.ts";
-import { blake2s, hmacBlake2s, keyedBlake2s } from "../../src/crypto/blake2s.ts";
+import { Blake2sMac, blake2s, hmacBlake2s, keyedBlake2s } from "../../src/crypto/blake2s.ts";
 import { kdf1, kdf2, kdf3 } from "../../src/crypto/kdf.ts";
 import { PortableCrypto } from "../../src/crypto/portable.ts";
 import vectors from "../vectors/crypto.json" with { type: "json" };
@@ -56,4 +56,29 @@ test("KDF1 to KDF3 are HKDF with an empty info", () => {
   expect(toHex(kdf1(crypto, key, input))).toBe(expected.slice(0, 64));
   expect(toHex(concatBytes(...kdf2(crypto, key, input)))).toBe(expected.slice(0, 128));
   expect(toHex(concatBytes(...kdf3(crypto, key, input)))).toBe(expected);
+});
+
+test("every form agrees with @stablelib's at every length, however the input is cut into parts", () => {
+  for (let length = 0; length <= 260; length++) {
+    const input = bytes(length, length);
+    const expected = toHex(new BLAKE2s(32).update(input).digest());
+    expect(toHex(blake2s(input))).toBe(expected);
+    for (const cut of [0, 1, 63, 64, 65, length >> 1]) {
+      expect(toHex(blake2s(input.subarray(0, cut), new Uint8Array(0), input.subarray(cut)))).toBe(expected);
+    }
+    for (const keyBytes of [1, 16, 32]) {
+      const key = bytes(keyBytes, 9);
+      const mac = toHex(new BLAKE2s(16, { key }).update(input).digest());
+      expect(toHex(keyedBlake2s(key, input))).toBe(mac);
+      if (length > 0) expect(toHex(new Blake2sMac(key).of(bytes(length + 7, length - 5 * 167), 5, length))).toBe(mac);
+    }
+  }
+});
+
+test("a Mac kept for its key gives the same each time, and takes no empty input", () => {
+  const mac = new Blake2sMac(bytes(32));
+  const first = toHex(mac.of(bytes(148), 0, 116));
+  expect(toHex(mac.of(bytes(92), 0, 60))).toBe(toHex(keyedBlake2s(bytes(32), bytes(60))));
+  expect(toHex(mac.of(bytes(148), 0, 116))).toBe(first);
+  expect(() => mac.of(bytes(1), 0, 0)).toThrow(/empty/);
 });

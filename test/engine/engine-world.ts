@@ -69,6 +69,7 @@ export class Station {
       keyPair: { privateKey, publicKey: this.publicKey },
       mode: "badge",
       mtuBytes: 1420,
+      stopwatch: () => 0,
       leases: {
         verify: (bytes) => {
           const lease = verifyLease(crypto, coordinatorKey, bytes);

@@ -18,6 +18,7 @@ function start(): Engine {
     random,
     keyPair: { privateKey, publicKey: crypto.publicKey(privateKey) },
     mode: "wg",
+    stopwatch: () => 0,
     mtuBytes: 1420,
     leases: { verify: () => undefined },
     sink: {

@@ -1,6 +1,8 @@
 import { expect, test } from "vitest";
 import { type Endpoint, parseAddress } from "../../src/base/address.ts";
-import { DgramUdpPort } from "../../src/io/udp.ts";
+import { ADDRESSES_REMEMBERED_MAX, DATAGRAM_MAX_BYTES } from "../../src/base/limits.ts";
+import { DRAIN_BATCH, UdpDrain } from "../../src/io/ffi/udp-drain.ts";
+import { DgramUdpPort, ParsedAddresses } from "../../src/io/udp.ts";
 
 function inbox(): {
   handler: (from: Endpoint, bytes: Uint8Array) => void;
@@ -54,4 +56,64 @@ test("a taken port is PORT_TAKEN with a hint, and what can't be sent is counted,
   await new Promise((resolve) => setImmediate(resolve));
   expect(Object.keys(first.counters).some((name) => name.startsWith("send-"))).toBe(true);
   await first.close();
+});
+
+test.each([true, false])("a burst arrives whole, in order and from whom it came; drained: %s", async (drains) => {
+  const got: string[] = [];
+  const server = await DgramUdpPort.open(
+    0,
+    (from, bytes) => {
+      got.push(`${from.address.w3.toString(16)}:${from.port} ${Buffer.from(bytes).toString()}`);
+      bytes.fill(0); // as opening in place does
+    },
+    drains,
+  );
+  const clients = [await DgramUdpPort.open(0, () => undefined), await DgramUdpPort.open(0, () => undefined)];
+  const expected: string[] = [];
+  for (const [text, w3] of [
+    ["127.0.0.1", "7f000001"],
+    ["::1", "1"],
+  ] as const) {
+    for (let i = 0; i < 3 * DRAIN_BATCH; i++) {
+      const client = clients[i % 2]!;
+      const bytes = Buffer.from(`${i} ${"x".repeat(i)}`);
+      client.send({ address: parseAddress(text)!, port: server.port }, bytes, 0, bytes.length);
+      expected.push(`${w3}:${client.port} ${bytes.toString()}`);
+    }
+    while (got.length < expected.length) await new Promise((resolve) => setImmediate(resolve));
+  }
+  expect(got).toEqual(expected);
+  const isThere = UdpDrain.open() !== undefined;
+  if (drains && isThere) expect(server.counters["receive-drained"]).toBeGreaterThan(DRAIN_BATCH);
+  else expect(server.counters["receive-drained"]).toBeUndefined();
+  await Promise.all([server, ...clients].map((port) => port.close()));
+});
+
+test.each([true, false])(
+  "a datagram over the limit is counted, one at the limit passes; drained: %s",
+  async (drains) => {
+    const lengths: number[] = [];
+    const server = await DgramUdpPort.open(0, (_from, bytes) => lengths.push(bytes.length), drains);
+    const client = await DgramUdpPort.open(0, () => undefined);
+    const to = { address: parseAddress("127.0.0.1")!, port: server.port };
+    const bytes = new Uint8Array(DATAGRAM_MAX_BYTES + 1);
+    for (const length of [1, DATAGRAM_MAX_BYTES + 1, DATAGRAM_MAX_BYTES, DATAGRAM_MAX_BYTES + 1, 2]) {
+      client.send(to, bytes, 0, length);
+    }
+    while (lengths.length < 3) await new Promise((resolve) => setImmediate(resolve));
+    expect(lengths).toEqual([1, DATAGRAM_MAX_BYTES, 2]);
+    expect(server.counters["receive-too-long"]).toBe(2);
+    await Promise.all([server.close(), client.close()]);
+  },
+);
+
+test("addresses are remembered up to their limit; one more, and all are forgotten", () => {
+  const parsed = new ParsedAddresses();
+  for (let i = 0; i < ADDRESSES_REMEMBERED_MAX; i++) parsed.parse(`10.0.${i >> 8}.${i & 255}`);
+  expect(parsed.size).toBe(ADDRESSES_REMEMBERED_MAX);
+  expect(parsed.parse("10.0.0.1")).toEqual(parseAddress("10.0.0.1"));
+  expect(parsed.size).toBe(ADDRESSES_REMEMBERED_MAX);
+  expect(parsed.parse("fe80::1%eth0")).toEqual(parseAddress("fe80::1"));
+  expect(parsed.size).toBe(1);
+  expect(parsed.parse("nonsense")).toBeUndefined();
 });

@@ -1,7 +1,12 @@
 import { spawnSync } from "node:child_process";
 import { expect, test } from "vitest";
 import { makeV4 } from "../../src/base/address.ts";
-import { FLOWS_MAX, LEASE_HELD_PACKETS_MAX, STAGED_PACKETS_MAX } from "../../src/base/limits.ts";
+import {
+  FLOWS_MAX,
+  HANDSHAKES_WAITING_MAX,
+  LEASE_HELD_PACKETS_MAX,
+  STAGED_PACKETS_MAX,
+} from "../../src/base/limits.ts";
 import { SeededRandom } from "../../src/base/random.ts";
 import { DAY_MS } from "../../src/base/units.ts";
 import type { EngineSink } from "../../src/engine/engine.ts";
@@ -53,13 +58,14 @@ test("one entry over a bound is a violation, the bound itself is none", () => {
     peers: 2,
     receiverIndexes: 8,
     flows: FLOWS_MAX,
+    handshakesWaiting: 3 * HANDSHAKES_WAITING_MAX,
     localReplies: 0,
     stagedOfOnePeer: STAGED_PACKETS_MAX,
     heldOfOnePeer: LEASE_HELD_PACKETS_MAX,
   };
   const station = { number: 0 } as Station;
   expect(checkHoldings(station, full)).toBeUndefined();
-  for (const name of ["receiverIndexes", "flows", "stagedOfOnePeer", "heldOfOnePeer"] as const) {
+  for (const name of ["receiverIndexes", "flows", "handshakesWaiting", "stagedOfOnePeer", "heldOfOnePeer"] as const) {
     const over = checkHoldings(station, { ...full, [name]: full[name] + 1 });
     expect(over?.invariant).toBe("within-limits");
     expect(over?.detail).toContain(name);

@@ -1,14 +1,14 @@
 import { expect, test } from "vitest";
-import { type Address, parseAddress } from "../../src/base/address.ts";
+import { parseAddress } from "../../src/base/address.ts";
 import { SeededRandom } from "../../src/base/random.ts";
 import { IndexTable } from "../../src/wireguard/index-table.ts";
-import { LoadMeter, RateLimiter } from "../../src/wireguard/rate-limiter.ts";
+import { RateLimiter, type SourceKey, sourceKey, TokenBucket } from "../../src/wireguard/rate-limiter.ts";
 
-const at = (text: string): Address => parseAddress(text)!;
+const at = (text: string): SourceKey => sourceKey(parseAddress(text)!);
 const NOW = 1_000_000;
 
 test("a source gets a burst of 5, then 20 a second", () => {
-  const limiter = new RateLimiter(100);
+  const limiter = new RateLimiter(100, 20, 5);
   const allowed = (nowMs: number): number => {
     let count = 0;
     for (let i = 0; i < 50; i++) if (limiter.allows(nowMs, at("192.0.2.1"))) count++;
@@ -21,7 +21,7 @@ test("a source gets a burst of 5, then 20 a second", () => {
 });
 
 test("IPv4 sources are single addresses, IPv6 sources are their /64", () => {
-  const limiter = new RateLimiter(100);
+  const limiter = new RateLimiter(100, 20, 5);
   for (let i = 0; i < 5; i++) expect(limiter.allows(NOW, at("192.0.2.1"))).toBe(true);
   expect(limiter.allows(NOW, at("192.0.2.1"))).toBe(false);
   expect(limiter.allows(NOW, at("192.0.2.2"))).toBe(true);
@@ -30,23 +30,31 @@ test("IPv4 sources are single addresses, IPv6 sources are their /64", () => {
   expect(limiter.allows(NOW, at("2001:db8:0:2::"))).toBe(true);
 });
 
-test("the table holds no more than its limit: the source silent longest is forgotten at limit + 1", () => {
-  const limiter = new RateLimiter(3);
-  for (const host of [1, 2, 3]) for (let i = 0; i < 5; i++) limiter.allows(NOW, at(`192.0.2.${host}`));
-  expect(limiter.allows(NOW, at("192.0.2.1"))).toBe(false); // used again: now the youngest
-  expect(limiter.allows(NOW, at("192.0.2.4"))).toBe(true);
+test("the table holds no more than its limit: who was let through longest ago is forgotten at limit + 1", () => {
+  const limiter = new RateLimiter(3, 20, 5);
+  for (const host of [1, 2, 3]) for (let i = 0; i < 5; i++) limiter.allows(NOW + host, at(`192.0.2.${host}`));
+  expect(limiter.allows(NOW + 51, at("192.0.2.1"))).toBe(true); // now the youngest
+  expect(limiter.allows(NOW + 51, at("192.0.2.1"))).toBe(false);
+  expect(limiter.allows(NOW + 51, at("192.0.2.4"))).toBe(true);
   expect(limiter.size).toBe(3);
   expect(limiter.evicted).toBe(1);
-  expect(limiter.allows(NOW, at("192.0.2.1"))).toBe(false);
-  expect(limiter.allows(NOW, at("192.0.2.2"))).toBe(true); // this one was forgotten
+  expect(limiter.has(at("192.0.2.2"))).toBe(false);
+  expect(limiter.allows(NOW + 51, at("192.0.2.1"))).toBe(false);
 });
 
-test("load begins when a second's limit is passed and ends a second after the last excess", () => {
-  const meter = new LoadMeter(10);
-  for (let i = 0; i < 10; i++) expect(meter.note(NOW + i)).toBe(false);
-  expect(meter.note(NOW + 500)).toBe(true);
-  expect(meter.note(NOW + 1_100)).toBe(true); // few now, but the flood was just here
-  expect(meter.note(NOW + 1_501)).toBe(false);
+test("a source that is refused again and again is not forgotten for it, and takes nobody's place", () => {
+  const limiter = new RateLimiter(2, 20, 5);
+  for (let i = 0; i < 100; i++) limiter.allows(NOW, at("192.0.2.1"));
+  for (let i = 0; i < 100; i++) limiter.allows(NOW, at("192.0.2.2"));
+  expect([limiter.size, limiter.evicted]).toEqual([2, 0]);
+  expect(limiter.allows(NOW, at("192.0.2.1"))).toBe(false);
+});
+
+test("a bucket leaves spare tokens to others when it is asked to", () => {
+  const bucket = new TokenBucket(NOW, 10, 4);
+  expect([bucket.take(NOW, 2), bucket.take(NOW, 2), bucket.take(NOW, 2)]).toEqual([true, true, false]);
+  expect([bucket.take(NOW), bucket.take(NOW), bucket.take(NOW)]).toEqual([true, true, false]);
+  expect([bucket.take(NOW + 100), bucket.take(NOW + 100)]).toEqual([true, false]);
 });
 
 test("indexes are unlike each other, found until freed, and bound to one session", () => {
