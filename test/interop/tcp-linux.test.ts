@@ -24,7 +24,7 @@ const LATE: Faults = { reorder: 0.2, lateMs: 20 };
 
 /** The slowest first: they wait while the others work. */
 const LINKS: readonly Link[] = [
-  { name: "10 % loss, 100 ms", lossPercent: 10, faults: { delayMs: 100 }, bytes: 0.05 * MB },
+  { name: "10 % loss, 100 ms", lossPercent: 10, faults: { delayMs: 100 }, bytes: 0.03 * MB },
   { name: "5 % loss, 200 ms", lossPercent: 5, faults: { delayMs: 200 }, bytes: 0.03 * MB },
   {
     name: "everything at once, 40 ms",
@@ -32,24 +32,24 @@ const LINKS: readonly Link[] = [
     faults: { ...LATE, delayMs: 40, duplicate: 0.1 },
     bytes: 0.1 * MB,
   },
-  { name: "10 % loss, 1 ms", lossPercent: 10, faults: { delayMs: 1 }, bytes: 0.2 * MB },
-  { name: "5 % loss, 20 ms", lossPercent: 5, faults: { delayMs: 20 }, bytes: 0.2 * MB },
+  { name: "10 % loss, 1 ms", lossPercent: 10, faults: { delayMs: 1 }, bytes: 0.05 * MB },
+  { name: "5 % loss, 20 ms", lossPercent: 5, faults: { delayMs: 20 }, bytes: 0.1 * MB },
   {
     name: "10 % loss, buffers of 5,000 bytes",
     lossPercent: 10,
     faults: { delayMs: 5 },
-    bytes: 0.05 * MB,
+    bytes: 0.03 * MB,
     buffers: { sendBytes: 65_536, receiveBytes: 5_000 },
   },
   { name: "1 % loss, 5 ms", lossPercent: 1, faults: { delayMs: 5 }, bytes: 0.5 * MB },
   { name: "a fifth out of order, 20 ms", lossPercent: 0, faults: { ...LATE, delayMs: 20 }, bytes: 0.5 * MB },
   { name: "a fifth twice, 5 ms", lossPercent: 0, faults: { delayMs: 5, duplicate: 0.2 }, bytes: 0.5 * MB },
-  { name: "200 ms", lossPercent: 0, faults: { delayMs: 200 }, bytes: 0.5 * MB },
-  { name: "no fault", lossPercent: 0, faults: {}, bytes: 2 * MB },
+  { name: "200 ms", lossPercent: 0, faults: { delayMs: 200 }, bytes: 0.3 * MB },
+  { name: "no fault", lossPercent: 0, faults: {}, bytes: 1 * MB },
 ];
 
 /** Most of them wait. */
-const WIDTH = 6;
+const WIDTH = 4;
 
 function circumstancesOf({ lossPercent, faults }: Link): Circumstance[] {
   const gaps = lossPercent > 0 || (faults.reorder ?? 0) > 0;

@@ -37,8 +37,6 @@ export class StackEnd implements TcpHandler {
   receivedBytes = 0;
   /** False: leaves the bytes in the stack's buffer. */
   reads = true;
-  /** At most so many bytes a call. */
-  readMaxBytes = 65_536;
   onBytes: ((bytes: Uint8Array) => void) | undefined;
   #source: Iterator<Uint8Array> | undefined;
   #rest: Uint8Array | undefined;
@@ -60,16 +58,22 @@ export class StackEnd implements TcpHandler {
   }
 
   drain(): void {
-    for (;;) {
-      const bytes = this.connection.read(this.#world.nowMs(), this.readMaxBytes);
-      if (bytes === undefined) break;
+    while (this.sip(65_536));
+  }
+
+  /** At most so many bytes. False when there were none. */
+  sip(maxBytes: number): boolean {
+    const bytes = this.connection.read(this.#world.nowMs(), maxBytes);
+    if (bytes !== undefined) {
       this.receivedBytes += bytes.length;
       this.#hash.update(bytes);
       this.onBytes?.(bytes);
     }
-    if (!this.connection.remoteEnded || this.#isEnded) return;
-    this.#isEnded = true;
-    this.ended.resolve(this.#hash.digest("hex"));
+    if (this.connection.remoteEnded && !this.#isEnded) {
+      this.#isEnded = true;
+      this.ended.resolve(this.#hash.digest("hex"));
+    }
+    return bytes !== undefined;
   }
 
   /** Then ends its direction. */
@@ -154,8 +158,11 @@ export async function hashOf(socket: Socket): Promise<string> {
   return hash.digest("hex");
 }
 
-export async function pourInto(socket: Socket, source: Iterable<Uint8Array>): Promise<void> {
-  for (const block of source) if (!socket.write(block)) await once(socket, "drain");
+export async function pourInto(
+  socket: Socket,
+  source: Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
+): Promise<void> {
+  for await (const block of source) if (!socket.write(block)) await once(socket, "drain");
   socket.end();
 }
 
