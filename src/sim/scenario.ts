@@ -320,6 +320,11 @@ function drawEvent(random: SeededRandom, kind: EventKind, atMs: number, stations
   }
 }
 
+/** When the last of what it does to the policy is done; what it does to the network ends with the faults. */
+export function stepEndMs(step: Step): number {
+  return step.kind === "churn" ? step.atMs + step.times * step.everyMs : step.atMs;
+}
+
 /** One line, for people. */
 export function shownStep(step: Step, startMs: number): string {
   const { atMs, kind, ...rest } = step;

@@ -27,7 +27,7 @@ import type { Outcome, SimulationOptions } from "./outcome.ts";
 import type { Facts, Mark } from "./packets.ts";
 import * as packets from "./packets.ts";
 import { Probes, TALK_WITHIN_MS } from "./probes.ts";
-import type { Scenario, Step } from "./scenario.ts";
+import { type Scenario, type Step, stepEndMs } from "./scenario.ts";
 import { Senders, type World } from "./senders.ts";
 import { makeSimCrypto } from "./sim-crypto.ts";
 import { Station } from "./station.ts";
@@ -137,7 +137,7 @@ class Simulation {
   }
 
   run(): Outcome {
-    const lastMs = this.#scenario.steps.at(-1)?.atMs ?? this.#nowMs;
+    const lastMs = Math.max(this.#nowMs, ...this.#scenario.steps.map(stepEndMs));
     this.#runUntil(lastMs + SECOND_MS);
     if (this.#violation === undefined) this.#calmDown();
     for (const station of this.#stations) this.#addCounters(station);

@@ -189,3 +189,27 @@ test("netmaps and leases are signed by a key of their own, not by the one that t
   expect(signKey).not.toBe(toBase64(raw.token.coordinatorKey));
   raw.end();
 });
+
+test("a node that joins two lists of gateways into one closes a never for peers that are not its own", async () => {
+  // Who is in both lists declares that the service lies behind the route's gateways too.
+  await network.setPolicy({
+    services: { db: { at: "10.20.0.5 tcp:5432", via: ["tag:one"] } },
+    routes: { "10.20.0.0/16": { via: ["tag:two"] } },
+    grants: [{ id: "wide", from: "agent:coder", to: "10.20.0.0/16 any" }],
+    never: [{ id: "not-db", from: "agent:coder", to: "service:db" }],
+  });
+  const gateway = await network.join("node:gw", { tags: ["two"], offers: { routes: ["10.20.0.0/16"], serves: [] } });
+  const coder = await network.join("agent:coder");
+  await coder.until(() => coder.view.peers.length === 1, "the gateway is known");
+  const closes = (peer: TestPeer): boolean =>
+    [...peer.view.outbound, ...peer.view.inbound].some((rule) => rule.id === "not-db");
+  expect([closes(coder), closes(gateway)]).toEqual([false, false]);
+  const both = await network.join("node:both", { tags: ["one", "two"] });
+  await coder.until(() => closes(coder), "the clause closes at the source");
+  await gateway.until(() => closes(gateway), "the clause closes at the gateway");
+  expect([coder, gateway].map(({ view }) => view.peers.map(({ session }) => session))).toEqual([
+    [gateway.session],
+    [coder.session],
+  ]);
+  expect(both.view.peers).toEqual([]);
+});
