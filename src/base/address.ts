@@ -115,13 +115,14 @@ function parseV4(text: string): number | undefined {
   return value;
 }
 
-function parseGroups(text: string): number[] | undefined {
+/** Dotted decimal may stand for the last two groups of an address, and only there: `mayEndInV4`. */
+function parseGroups(text: string, mayEndInV4: boolean): number[] | undefined {
   if (text === "") return [];
   const groups: number[] = [];
   const parts = text.split(":");
   for (const [index, part] of parts.entries()) {
     if (part.includes(".")) {
-      const v4 = index === parts.length - 1 ? parseV4(part) : undefined;
+      const v4 = mayEndInV4 && index === parts.length - 1 ? parseV4(part) : undefined;
       if (v4 === undefined) return undefined;
       groups.push(v4 >>> 16, v4 & 0xffff);
     } else {
@@ -144,8 +145,8 @@ export function parseAddress(text: string): Address | undefined {
   }
   const halves = text.split("::");
   if (halves.length > 2) return undefined;
-  const head = parseGroups(halves[0]!);
-  const tail = halves.length === 2 ? parseGroups(halves[1]!) : [];
+  const head = parseGroups(halves[0]!, halves.length === 1);
+  const tail = halves.length === 2 ? parseGroups(halves[1]!, true) : [];
   if (head === undefined || tail === undefined) return undefined;
   const missing = 8 - head.length - tail.length;
   if (halves.length === 2 ? missing < 1 : missing !== 0) return undefined;

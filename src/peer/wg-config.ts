@@ -245,7 +245,8 @@ function setPeer(line: Line, key: (typeof PEER_KEYS)[number], value: string, dra
       break;
     }
     case "AllowedIPs":
-      draft.allowedIps = [...(draft.allowedIps ?? []), ...parseAllowedIps(line, value)];
+      draft.allowedIps ??= [];
+      for (const prefix of parseAllowedIps(line, value)) draft.allowedIps.push(prefix);
       break;
     case "Endpoint":
       draft.endpoint = parseWgEndpoint(line, value);
@@ -287,7 +288,8 @@ class Parser {
   line(number: number, raw: string): void {
     const line = new Line(this.#fileName, number);
     if (raw.includes("\0")) throw line.fail("there is a zero byte", "this is no text file");
-    const text = raw.replace(/#.*$/, "").replace(/\s+/g, "");
+    const comment = raw.indexOf("#");
+    const text = (comment < 0 ? raw : raw.slice(0, comment)).replace(/\s+/g, "");
     if (text === "") return;
     if (text.startsWith("[")) {
       this.#begin(line, text);

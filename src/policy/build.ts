@@ -9,10 +9,11 @@ import {
   type Destination,
   type DestinationUse,
   formatRouteTarget,
-  intersectTraffic,
   parseDestination,
   parseRouteTarget,
   parseServicePlace,
+  type Traffic,
+  trafficsMeet,
 } from "./destination.ts";
 import type { PolicyFault, PolicyIssueCode } from "./issue.ts";
 import { didYouMean, nearest } from "./nearest.ts";
@@ -27,6 +28,7 @@ import type {
 } from "./policy.ts";
 import type { PolicyDocument } from "./schema.ts";
 import {
+  formatSelector,
   IDENTITY_KINDS,
   type IdentityKind,
   isLabel,
@@ -43,6 +45,7 @@ const LEASE_DEFAULT_MS: Readonly<Record<IdentityKind, number>> = {
 };
 const LEASE_MIN_MS = 10 * SECOND_MS; // renewed at half of it
 const LEASE_MAX_MS = 30 * DAY_MS;
+const FAULTS_COMPARED_MAX = 10;
 const RULE_ID = /^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$/;
 const TIME = /^(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d)(?::(\d\d)(?:\.\d{1,3})?)?(?:Z|[+-]\d\d:\d\d)$/;
 
@@ -60,6 +63,7 @@ class Builder {
   readonly faults: PolicyFault[] = [];
   readonly #document: PolicyDocument;
   readonly #ids = new Set<string>();
+  readonly #copies = new Map<string, number>();
 
   constructor(document: PolicyDocument) {
     this.#document = document;
@@ -94,6 +98,11 @@ class Builder {
     return undefined;
   }
 
+  /** For the first few mistakes only: each look compares with every name. */
+  #didYouMean(name: string, known: Readonly<Record<string, unknown>>): string {
+    return this.faults.length < FAULTS_COMPARED_MAX ? didYouMean(nearest(name, Object.keys(known))) : "";
+  }
+
   #label(name: string, what: string, path: JSONPath, atKey: boolean): void {
     if (isLabel(name)) return;
     const hint = "letters a-z, digits and inner hyphens, at most 63 characters";
@@ -120,7 +129,9 @@ class Builder {
     const bytes = Uint8Array.from({ length: 8 }, (_, i) => Number((hash >> BigInt(56 - 8 * i)) & 0xffn));
     const base = `${kind}-${toBase32(bytes).slice(0, 8)}`;
     let id = base;
-    for (let copy = 2; this.#ids.has(id); copy++) id = `${base}-${copy}`;
+    let copy = this.#copies.get(base) ?? 2; // not from 2 again: a document may hold thousands that are alike
+    for (; this.#ids.has(id); copy++) id = `${base}-${copy}`;
+    this.#copies.set(base, copy);
     this.#ids.add(id);
     return id;
   }
@@ -135,8 +146,7 @@ class Builder {
   }
 
   #unknownGroup(name: string, path: JSONPath): void {
-    const declared = Object.keys(this.#document.groups ?? {});
-    const hint = `${didYouMean(nearest(name, declared))}declare it under "groups"`;
+    const hint = `${this.#didYouMean(name, this.#document.groups ?? {})}declare it under "groups"`;
     this.#fault("UNKNOWN_GROUP", path, `no group "${name}"`, hint);
   }
 
@@ -210,23 +220,16 @@ class Builder {
 
   /** Two names for one (gateway, address, port): which of them was reached could not be said. */
   #findOverlaps(services: ReadonlyMap<string, PolicyService>): void {
-    const byHost = new Map<string, PolicyService[]>();
+    const places = new ServicePlaces();
     for (const service of services.values()) {
-      const earlier = byHost.get(service.place.host) ?? [];
-      byHost.set(service.place.host, earlier);
-      const clash = earlier.find(
-        (other) =>
-          intersectTraffic(other.place.traffic, service.place.traffic) !== undefined && sharesGateway(other, service),
+      const clash = places.add(service);
+      if (clash === undefined) continue;
+      this.#fault(
+        "SERVICE_OVERLAP",
+        ["services", service.name, "at"],
+        `"${service.name}" is where "${clash.name}" is, behind the same gateway`,
+        "give each its own ports, or keep one of the two",
       );
-      if (clash !== undefined) {
-        this.#fault(
-          "SERVICE_OVERLAP",
-          ["services", service.name, "at"],
-          `"${service.name}" is where "${clash.name}" is, behind the same gateway`,
-          "give each its own ports, or keep one of the two",
-        );
-      }
-      earlier.push(service);
     }
   }
 
@@ -286,7 +289,7 @@ class Builder {
         return undefined;
       }
       if (traffic === undefined && use === "grant") {
-        const near = didYouMean(nearest(target.name, Object.keys(services)));
+        const near = this.#didYouMean(target.name, services);
         const hint = `${near}for a node write "node:${target.name} tcp:22"`;
         this.#fault("UNKNOWN_SERVICE", path, `no service "${target.name}"`, hint);
         return undefined;
@@ -294,7 +297,7 @@ class Builder {
       return { target: { type: "selector", selector: { type: "identity", name: `node:${target.name}` } }, traffic };
     }
     if (target.type === "service" && target.name !== "*" && !Object.hasOwn(services, target.name)) {
-      const hint = `${didYouMean(nearest(target.name, Object.keys(services)))}declare it under "services"`;
+      const hint = `${this.#didYouMean(target.name, services)}declare it under "services"`;
       this.#fault("UNKNOWN_SERVICE", path, `no service "${target.name}"`, hint);
       return undefined;
     }
@@ -367,11 +370,52 @@ function notOneThing({ target }: PolicyDestination): string | undefined {
 }
 
 /** As far as the document alone can tell: a tag may name any node. */
-function sharesGateway(a: PolicyService, b: PolicyService): boolean {
-  return a.via.some((one) => b.via.some((other) => mayBeSameNode(one, other)));
+const ANY_GATEWAY = "*";
+const EVERY_NODE = "kind:node";
+
+/** At one host behind one gateway. Most services have one port, and those are found without a walk. */
+interface ServicesThere {
+  readonly byPort: Map<string, PolicyService>;
+  readonly wide: PolicyService[];
+  readonly all: PolicyService[];
 }
 
-function mayBeSameNode(a: Selector, b: Selector): boolean {
-  if (a.type === "kind" || b.type === "kind") return true;
-  return a.type === b.type && "name" in a && "name" in b && a.name === b.name;
+/** Services by host and gateway: compared are only those that may clash, however many a document holds. */
+class ServicePlaces {
+  readonly #there = new Map<string, ServicesThere>();
+
+  /** One that was added before and shares a gateway and a port of the same host. */
+  add(service: PolicyService): PolicyService | undefined {
+    const gateways = [...new Set(service.via.map(formatSelector))];
+    if (gateways.length === 0) return undefined;
+    const isEveryNode = gateways.includes(EVERY_NODE);
+    const { traffic } = service.place;
+    const port = onePortOf(traffic);
+    const meets = (other: PolicyService): boolean => trafficsMeet(other.place.traffic, traffic);
+    let clash: PolicyService | undefined;
+    for (const gateway of isEveryNode ? [ANY_GATEWAY] : [EVERY_NODE, ...gateways]) {
+      const { byPort, wide, all } = this.#at(service, gateway);
+      clash ??= port === undefined ? all.find(meets) : (byPort.get(port) ?? wide.find(meets));
+    }
+    for (const gateway of [ANY_GATEWAY, ...(isEveryNode ? [EVERY_NODE] : gateways)]) {
+      const { byPort, wide, all } = this.#at(service, gateway);
+      all.push(service);
+      if (port === undefined) wide.push(service);
+      else if (!byPort.has(port)) byPort.set(port, service);
+    }
+    return clash;
+  }
+
+  #at({ place }: PolicyService, gateway: string): ServicesThere {
+    const key = `${place.host} ${gateway}`;
+    const there = this.#there.get(key) ?? { byPort: new Map(), wide: [], all: [] };
+    this.#there.set(key, there);
+    return there;
+  }
+}
+
+/** "tcp 5432"; undefined when it is more than one port. */
+function onePortOf({ protocol, ports }: Traffic): string | undefined {
+  const [first] = ports;
+  return first !== undefined && ports.length === 1 && first[0] === first[1] ? `${protocol} ${first[0]}` : undefined;
 }

@@ -299,6 +299,14 @@ export function intersectTraffic(a: Traffic, b: Traffic): Traffic | undefined {
   return ports.length === 0 ? undefined : { protocol, ports: joinRanges(ports) };
 }
 
+/** True when there is a part that both allow. */
+export function trafficsMeet(a: Traffic, b: Traffic): boolean {
+  if (a.protocol !== b.protocol && a.protocol !== "any" && b.protocol !== "any") return false;
+  if (a.ports.length === 0 || b.ports.length === 0) return true;
+  for (const [low, high] of a.ports) for (const [from, to] of b.ports) if (low <= to && from <= high) return true;
+  return false;
+}
+
 /** True when everything in `inner` is in `outer`. */
 export function trafficCovers(outer: Traffic, inner: Traffic): boolean {
   if (outer.protocol !== "any" && outer.protocol !== inner.protocol) return false;

@@ -59,7 +59,8 @@ export function parsePolicy(text: string, version: number): PolicyResult {
   if (found.length > 0) return done();
   const parsed = policyDocumentSchema.safeParse(plainValue(tree));
   if (!parsed.success) {
-    for (const issue of parsed.error.issues) {
+    // A document of its full size may hold 100,000 mistakes, and finding the place of each takes a walk through it.
+    for (const issue of parsed.error.issues.slice(0, POLICY_ISSUES_MAX)) {
       for (const fault of faultsOfShape(issue, tree)) found.push(places.locate(fault, tree));
     }
     return done();
@@ -67,7 +68,7 @@ export function parsePolicy(text: string, version: number): PolicyResult {
   const { $schema: _, ...document } = parsed.data;
   const { policy, faults } = buildPolicy(document, version);
   if (faults.length === 0) return { ok: true, policy };
-  for (const fault of faults) found.push(places.locate(fault, tree));
+  for (const fault of faults.slice(0, POLICY_ISSUES_MAX)) found.push(places.locate(fault, tree));
   return done();
 }
 
@@ -251,7 +252,7 @@ function faultsOfShape(issue: z.core.$ZodIssue, tree: Node): PolicyFault[] {
   switch (issue.code) {
     case "unrecognized_keys": {
       const known = KEYS[String(path[0] ?? "")] ?? [];
-      return issue.keys.map((key) => ({
+      return issue.keys.slice(0, POLICY_ISSUES_MAX).map((key) => ({
         code: "UNKNOWN_KEY",
         path: [...path, key],
         message: `"${shown(key)}" is no key here`,

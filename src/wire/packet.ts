@@ -4,7 +4,7 @@
 import type { Address } from "../base/address.ts";
 import { readU16 } from "../base/bytes.ts";
 import { isIcmpEcho, isIcmpError } from "./icmp.ts";
-import { decodeIpv4 } from "./ipv4.ts";
+import { decodeIpv4, IPV4_HEADER_BYTES } from "./ipv4.ts";
 import { decodeIpv6, IPV6_FRAGMENT_HEADER_BYTES, IPV6_HEADER_BYTES } from "./ipv6.ts";
 
 export const PROTOCOL_ICMP = 1;
@@ -91,6 +91,7 @@ export type PacketDrop = (typeof PACKET_DROPS)[number];
 const TCP_HEADER_BYTES = 20;
 const UDP_HEADER_BYTES = 8;
 const ICMP_HEADER_BYTES = 8;
+const QUOTED_TRANSPORT_BYTES = 8; // RFC 792: 64 bits tell of which flow an error speaks
 const IP_TOTAL_MAX_BYTES = 65_535; // in IPv6 without its first header
 
 /**
@@ -142,13 +143,26 @@ export function decodePacket(
     case PROTOCOL_ICMPV6: {
       if (!isIcmpError(info.version, buffer[at]!)) break;
       info.innerOffset = transportOffset + ICMP_HEADER_BYTES;
-      const quoteMin = info.version === 4 ? 28 : 48; // RFC 792: header and 64 bits; RFC 4443 §3: as much as fits
-      if (transportBytes - ICMP_HEADER_BYTES < quoteMin) return "TRUNCATED_QUOTE";
+      if (isCutTooShort(buffer, offset + info.innerOffset, transportBytes - ICMP_HEADER_BYTES, info.version)) {
+        return "TRUNCATED_QUOTE";
+      }
       break;
     }
   }
   readTransport(buffer, at, info);
   return undefined;
+}
+
+/**
+ * RFC 792 wants the header and 64 bits behind it, RFC 4443 §3 as much as fits: less is enough only of a packet that has
+ * no more itself.
+ */
+function isCutTooShort(buffer: Uint8Array, at: number, quoteBytes: number, version: 4 | 6): boolean {
+  const headerBytes = version === 4 ? IPV4_HEADER_BYTES : IPV6_HEADER_BYTES;
+  if (quoteBytes >= headerBytes + QUOTED_TRANSPORT_BYTES) return false;
+  if (quoteBytes < headerBytes) return true;
+  const totalBytes = version === 4 ? readU16(buffer, at + 2) : IPV6_HEADER_BYTES + readU16(buffer, at + 4);
+  return totalBytes > quoteBytes;
 }
 
 /**
@@ -166,7 +180,8 @@ export function decodeQuotedPacket(
   if (drop !== undefined) return drop;
   if (info.protocol === (info.version === 4 ? PROTOCOL_ICMPV6 : PROTOCOL_ICMP)) return "ICMP_OF_OTHER_FAMILY";
   if (info.isLaterFragment) return undefined;
-  if (info.totalBytes - info.transportOffset < 8) return "TRUNCATED_QUOTE";
+  const isPorted = headerMinBytes(info.protocol) > 0;
+  if (isPorted && info.totalBytes - info.transportOffset < QUOTED_TRANSPORT_BYTES) return "TRUNCATED_QUOTE";
   readTransport(buffer, offset + info.transportOffset, info);
   return undefined;
 }

@@ -201,3 +201,21 @@ test("any text at all is read or refused with a line, never anything else", () =
     }
   }
 });
+
+/** Thread time: other work on the machine doesn't count. */
+function cpuMs(run: () => void): number {
+  const before = process.threadCpuUsage();
+  run();
+  const { user, system } = process.threadCpuUsage(before);
+  return (user + system) / 1_000;
+}
+
+test("40,000 lines of AllowedIPs take no more than their share of time", () => {
+  const text = `${GOOD}${"AllowedIPs = 10.0.0.0/8\n".repeat(40_000)}`;
+  expect(cpuMs(() => parse(text))).toBeLessThan(1_000);
+});
+
+test("a comment may hold a carriage return, and a line of nothing but # is none of work", () => {
+  expect(parse(GOOD.replace("# home", "# home\rof mine"))).toEqual(parse(GOOD));
+  expect(cpuMs(() => parse(`${GOOD}${"#".repeat(200_000)}\rx\n`))).toBeLessThan(500);
+});

@@ -324,3 +324,28 @@ describe("a good document", () => {
     expect(parsePolicy(JSON.stringify({ grants }), 1).ok).toBe(true);
   });
 });
+
+describe("a document of its full size takes seconds at most, whatever is in it", () => {
+  const many = (count: number, of: (i: number) => readonly [string, unknown]): Record<string, unknown> =>
+    Object.fromEntries(Array.from({ length: count }, (_, i) => of(i)));
+  const via = ["node:a"];
+  const cases: readonly [name: string, document: unknown][] = [
+    ["a mistake in each of 60,000 groups", { groups: many(60_000, (i) => [`g${i}`, 1]) }],
+    ["80,000 unknown keys", many(80_000, (i) => [`k${i}`, 1])],
+    ["9,000 grants that are alike", { grants: new Array(9_000).fill({ from: "agent:a", to: "node:b any" }) }],
+    ["8,000 services at one host", { services: many(8_000, (i) => [`s${i}`, { at: `10.0.0.1 tcp:${i + 1}`, via }]) }],
+    [
+      "8,000 misspelt services among 4,000",
+      {
+        services: many(4_000, (i) => [`service-${i}`, { at: `10.0.0.1 tcp:${i + 1}`, via }]),
+        grants: Array.from({ length: 8_000 }, (_, i) => ({ from: "agent:a", to: `service:servica-${i}` })),
+      },
+    ],
+  ];
+  test.each(cases)("%s", (_name, document) => {
+    const before = process.threadCpuUsage();
+    parsePolicy(JSON.stringify(document), 1);
+    const { user, system } = process.threadCpuUsage(before);
+    expect((user + system) / 1_000).toBeLessThan(2_500);
+  });
+});

@@ -14,4 +14,5 @@ export const PROOF_ITEMS: readonly ProofItem[] = [
   { title: "interop over rekeys", run: { files: ["test/realtime/interop-matrix.test.ts"] } },
   { title: "mutants: each guard taken out", run: { command: ["node", "test/mutants/main.ts"] } },
   { title: "simulator, 10,000 seeds", run: { command: ["node", "test/sim/many-seeds.ts"] } },
+  { title: "fuzz", run: { command: ["npm", "run", "fuzz", "--", "--long"] } },
 ];

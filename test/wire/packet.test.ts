@@ -114,6 +114,20 @@ describe("decodePacket", () => {
     expect(quote(ipv6(A6, B6, 1, new Uint8Array(8)))).toBe("ICMP_OF_OTHER_FAMILY");
   });
 
+  it("reads an error about a packet that has fewer than 64 bits behind its header", () => {
+    const info = new PacketInfo();
+    for (const [quote, error] of [
+      [ipv4(A4, B4, Uint8Array.of(7), { protocol: 132 }), (body: Uint8Array) => icmp(B4, A4, 3, 13, 0, body)],
+      [ipv6(A6, B6, 59, new Uint8Array(0)), (body: Uint8Array) => icmp(B6, A6, 1, 1, 0, body)],
+    ] as const) {
+      const packet = error(quote);
+      expect(decodePacket(packet, 0, packet.length, info)).toBeUndefined();
+      const { innerOffset, totalBytes } = info;
+      expect(decodeQuotedPacket(packet, innerOffset, totalBytes - innerOffset, info)).toBeUndefined();
+      expect(info.totalBytes).toBe(quote.length);
+    }
+  });
+
   it("marks fragments, and reads no ports from a later one", () => {
     const first = ipv4(A4, B4, udpDatagram(A4, B4, 5, 6, new Uint8Array(16)), { flags: MORE, id: 9 });
     expect(decode(first)).toMatchObject({ isFragment: true, isLaterFragment: false, sourcePort: 5, fragmentId: 9 });
