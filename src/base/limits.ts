@@ -112,6 +112,9 @@ export const RECORDS_PER_MESSAGE_MAX = 256; // flow or denial records in one con
 export const RECORDS_STORED_MAX = 1_000_000; // flow and denial records kept; the oldest go first
 export const RECORDS_QUEUED_MAX = 16_384; // waiting for the next batch; beyond it they are counted and dropped
 export const TOKEN_MAX_CHARACTERS = 4_096;
+export const BOOKMARK_MAX_CHARACTERS = 256; // what a peer keeps for its coordinator, in base64
+export const REVOCATIONS_KEPT_MAX = 512; // by a peer, the newest; below 64 KiB in one control record
+export const REVOCATION_KEPT_MS = 30 * 24 * HOUR_MS; // and how old a backup may be whose restore they still undo
 export const PROBES_PER_SECOND_MAX = 20; // answered per channel
 
 // Gateways and local entry points

@@ -3,6 +3,7 @@ import { type Command, Option } from "commander";
 import { WirebadgeError } from "../base/errors.ts";
 import { DEFAULT_ADMIN_LISTEN, DEFAULT_LISTEN } from "../coordinator/options.ts";
 import type { Context } from "./admin-command.ts";
+import { addBackupCommands } from "./backup-commands.ts";
 import {
   addCommand,
   formatHostPort,
@@ -32,7 +33,7 @@ export function logOption(): Option {
 }
 
 export function addCoordinatorCommand(program: Command, context: Context): void {
-  addCommand(program, {
+  const command = addCommand(program, {
     usage: "coordinator",
     summary: "run a network's coordinator in the foreground",
     details:
@@ -44,7 +45,8 @@ export function addCoordinatorCommand(program: Command, context: Context): void 
       "wirebadge coordinator",
       "wirebadge coordinator --listen 0.0.0.0:7470 --url https://mesh.example.com --data /var/lib/wirebadge",
     ],
-  })
+  });
+  command
     .addOption(
       new Option("--listen <host:port>", "where the control channel and the UDP probe listen")
         .argParser(parseListen)
@@ -65,6 +67,7 @@ export function addCoordinatorCommand(program: Command, context: Context): void 
     .option("--name <label>", "name of a new network, a DNS label (default: wirebadge)")
     .addOption(logOption())
     .action((flags: Flags) => runCoordinator(context, flags));
+  addBackupCommands(command, context);
 }
 
 /** HOST:PORT where the host may be a name. */

@@ -16,6 +16,9 @@ export const CONTEXTS = {
   netmap: "wirebadge netmap 1",
   delta: "wirebadge netmap delta 1",
   lease: "wirebadge lease 1",
+  /** One session's end, each signed by itself: peers show it to a coordinator that has forgotten it. */
+  revocation: "wirebadge revocation 1",
+  bookmark: "wirebadge bookmark 1",
   probe: "wirebadge endpoint probe 1",
   probeAnswer: "wirebadge endpoint probe answer 1",
 } as const;

@@ -2,7 +2,13 @@
 // were signed. On the wire a record is one byte that says which, and its body (see channel.ts for how it is split).
 import { z } from "zod";
 import { concatBytes, fromUtf8, utf8 } from "../base/bytes.ts";
-import { OFFERS_MAX, RECORDS_PER_MESSAGE_MAX, SESSION_ENDPOINTS_MAX } from "../base/limits.ts";
+import {
+  BOOKMARK_MAX_CHARACTERS,
+  OFFERS_MAX,
+  RECORDS_PER_MESSAGE_MAX,
+  REVOCATIONS_KEPT_MAX,
+  SESSION_ENDPOINTS_MAX,
+} from "../base/limits.ts";
 import { sessionIdSchema } from "./netmap.ts";
 
 const key = z.string().length(44); // 32 bytes in base64
@@ -23,6 +29,13 @@ export const offersSchema = z.object({
 export type Offers = z.infer<typeof offersSchema>;
 
 const endpoints = z.array(z.string().max(53)).max(SESSION_ENDPOINTS_MAX);
+
+/** What a peer has kept for a coordinator that may have forgotten it: see bookmark.ts and revocation.ts. */
+export const keptSchema = z.object({
+  bookmark: z.string().max(BOOKMARK_MAX_CHARACTERS).optional(),
+  revocations: z.array(z.object({ session: sessionIdSchema, signature })).max(REVOCATIONS_KEPT_MAX),
+});
+export type Kept = z.infer<typeof keptSchema>;
 
 /** As DenialRecord and FlowRecord of the filter, with addresses as text. */
 const denialSchema = z.object({
@@ -79,6 +92,7 @@ export const peerMessageSchema = z.discriminatedUnion("type", [
     proof: mac,
     offers: offersSchema,
     endpoints,
+    kept: keptSchema.optional(),
   }),
   z.object({
     type: z.literal("resume"),
@@ -87,6 +101,7 @@ export const peerMessageSchema = z.discriminatedUnion("type", [
     proof: mac,
     offers: offersSchema,
     endpoints,
+    kept: keptSchema.optional(),
   }),
   z.object({ type: z.literal("offers"), ...offersSchema.shape }),
   z.object({ type: z.literal("endpoints"), endpoints }),
@@ -118,8 +133,15 @@ export const coordinatorMessageSchema = z.discriminatedUnion("type", [
     leaseMs: z.number().int().positive(),
     probe: z.object({ id: z.string().length(12), key }),
     software: shortText,
+    /** To be kept and shown at the next connection. */
+    bookmark: z.string().max(BOOKMARK_MAX_CHARACTERS).optional(),
   }),
-  z.object({ type: z.literal("pong"), n: count, timeMs }),
+  z.object({
+    type: z.literal("pong"),
+    n: count,
+    timeMs,
+    bookmark: z.string().max(BOOKMARK_MAX_CHARACTERS).optional(),
+  }),
   z.object({ type: z.literal("punch"), session: sessionIdSchema }),
   z.object({ type: z.literal("left") }),
   z.object({

@@ -109,7 +109,12 @@ export const hostRouteEntrySchema = z.object({ pattern: z.string(), gateways: z.
 /** An offer of this peer that was refused, with the reason. */
 export const refusedOfferSchema = z.object({ offer: z.string(), reason: z.string() });
 
-export const revokedEntrySchema = z.object({ session: sessionIdSchema, untilMs: z.number() });
+/** `signature`: see revocation.ts. */
+export const revokedEntrySchema = z.object({
+  session: sessionIdSchema,
+  untilMs: z.number(),
+  signature: z.string().length(88).optional(),
+});
 
 /** Key prefixes and what stands under each. */
 export const ENTRY_SCHEMAS = {

@@ -8,6 +8,7 @@ import { MINUTE_MS } from "../base/units.ts";
 import { CLOSE } from "../control/close-codes.ts";
 import { type PeerMessage, type PeerMessageOf, RECORD_LEASE } from "../control/messages.ts";
 import type { ProbeKey } from "../control/probe.ts";
+import type { Continuity } from "./continuity.ts";
 import type { Applicant, ControlConnection, ControlHandler } from "./control-connection.ts";
 import type { Core } from "./core.ts";
 import { type Admission, enroll, resume } from "./enrolment.ts";
@@ -35,6 +36,7 @@ export interface DeskParts {
   readonly probes: ProbeServer;
   readonly records: PeerRecords;
   readonly roster: Roster;
+  readonly continuity: Continuity;
 }
 
 export class ControlDesk implements ControlHandler {
@@ -50,6 +52,7 @@ export class ControlDesk implements ControlHandler {
   async admit(applicant: Applicant): Promise<string> {
     const { core } = this.#parts;
     const { request } = applicant;
+    await this.#parts.continuity.consider(request.kept);
     return await core.change(
       async (tx): Promise<Admission> => {
         this.#parts.netmaps.checkRoom(request.type === "resume" ? request.session : undefined);
@@ -96,6 +99,7 @@ export class ControlDesk implements ControlHandler {
       leaseMs: leases.lengthMs(session),
       probe: { id: toBase64(probeKey.id), key: toBase64(probeKey.key) },
       software: core.software,
+      bookmark: this.#parts.continuity.bookmark(),
     });
     netmaps.sendFull(session.id);
     connection.sendBytes(RECORD_LEASE, leases.issue(session));
@@ -134,7 +138,12 @@ export class ControlDesk implements ControlHandler {
     this.#seen.set(session, { atMs: nowMs, software: this.#seen.get(session)?.software ?? row.software });
     switch (message.type) {
       case "ping":
-        connection.sendMessage({ type: "pong", n: message.n, timeMs: core.nowMs() });
+        connection.sendMessage({
+          type: "pong",
+          n: message.n,
+          timeMs: core.nowMs(),
+          bookmark: this.#parts.continuity.bookmark(),
+        });
         break;
       case "renew":
         connection.sendBytes(RECORD_LEASE, leases.issue(row));

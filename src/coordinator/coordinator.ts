@@ -1,10 +1,15 @@
 // The coordinator, put together: data folder, store, listeners. `startCoordinator` resolves when peers can join.
+import { join } from "node:path";
 import { randomId } from "../base/base32.ts";
+import { toHex } from "../base/bytes.ts";
 import { WirebadgeError } from "../base/errors.ts";
+import { randomBytes } from "../base/random.ts";
 import { SECOND_MS } from "../base/units.ts";
 import { isCoordinatorUrl } from "../control/token.ts";
 import { type Clock, ClockFrom } from "../io/clock.ts";
 import { randomPool4, randomUla } from "./addresses.ts";
+import { removeUnfetched, writeBackup } from "./backup.ts";
+import { Continuity } from "./continuity.ts";
 import { ControlDesk, FLUSH_SEEN_EVERY_MS } from "./control-desk.ts";
 import { ControlServer } from "./control-server.ts";
 import { Core } from "./core.ts";
@@ -136,6 +141,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Run
   const addresses = checkOptions(options);
   const paths = prepareDataDir(options.dataDir);
   const opened = await openData(options, paths);
+  removeUnfetched(options.dataDir);
   const undo: (() => Promise<void> | void)[] = [() => opened.store.close()];
   try {
     return await run(options, addresses, paths, opened, undo);
@@ -195,7 +201,11 @@ async function run(
   const builder = new NetmapBuilder(core, roster);
   const netmaps = new Netmaps(core, revisions, (session) => builder.build(session));
   const leases = new Leases(core, serials, (session) => builder.leaseMs(session));
-  desk = new ControlDesk({ core, netmaps, leases, probes, records, roster });
+  // Each needs the other: revocations close channels, and whoever comes in may bring revocations.
+  const expel = (...args: Parameters<ControlDesk["expel"]>): void => desk?.expel(...args);
+  const parts = { core, netmaps, leases, policies, roster, desk: { expel } };
+  const continuity = new Continuity(parts, { serials, revisions });
+  desk = new ControlDesk({ core, netmaps, leases, probes, records, roster, continuity });
   const startedMs = clock.nowMs();
   const adminServer = new AdminServer({
     core,
@@ -207,6 +217,12 @@ async function run(
     records,
     adminToken,
     startedMs,
+    backup: async () => {
+      removeUnfetched(options.dataDir);
+      const file = `backup-${toHex(randomBytes(random, 8))}.db`;
+      const made = await writeBackup(store, paths.keys, join(options.dataDir, file), core.nowMs());
+      return { file, ...made };
+    },
   });
   const adminPort = await adminServer.start(admin);
   undo.push(() => adminServer.stop());

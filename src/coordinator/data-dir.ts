@@ -35,6 +35,10 @@ export function prepareDataDir(dataDir: string): DataPaths {
       cause,
     });
   }
+  return dataPaths(dataDir);
+}
+
+export function dataPaths(dataDir: string): DataPaths {
   return {
     keys: join(dataDir, "keys.json"),
     adminToken: join(dataDir, "admin.token"),

@@ -1,6 +1,7 @@
 // One session's netmap as entries: who it is, whom it must know and by which rules, from the compiled policy and the
 // world.
 import { formatAddress, formatPrefix } from "../base/address.ts";
+import { toBase64 } from "../base/bytes.ts";
 import { MTU_DEFAULT_BYTES } from "../base/limits.ts";
 import type {
   AddressRuleEntry,
@@ -11,6 +12,7 @@ import type {
   ServiceEntry,
   SessionEntry,
 } from "../control/netmap.ts";
+import { signRevocation } from "../control/revocation.ts";
 import type { CompiledPeer, CompiledService } from "../policy/compile.ts";
 import type { CompiledAddressRule, CompiledHostRule, CompiledPeerView } from "../policy/peer-draft.ts";
 import type { Core } from "./core.ts";
@@ -26,6 +28,7 @@ export interface BuiltNetmap {
 export class NetmapBuilder {
   readonly #core: Core;
   readonly #roster: Roster;
+  readonly #signedRevocations = new Map<string, string>();
 
   constructor(core: Core, roster: Roster) {
     this.#core = core;
@@ -50,14 +53,25 @@ export class NetmapBuilder {
     }
     addRules(entries, compiled);
     addServices(entries, compiled);
-    for (const row of world.revocationsFor(id))
-      entries[`revoked/${row.session}`] = { session: row.session, untilMs: row.untilMs };
+    for (const { session: revoked, untilMs } of world.revocationsFor(id))
+      entries[`revoked/${revoked}`] = { session: revoked, untilMs, signature: this.#revocation(revoked) };
     return { entries, nextChangeMs: compiled.nextChangeMs };
   }
 
   leaseMs(session: SessionRow): number {
     const kind = this.#core.world.identities.get(session.identity)?.kind ?? "agent";
     return this.#roster.policy.leaseMs[kind];
+  }
+
+  /** Made once for each: netmaps are built often. */
+  #revocation(session: string): string {
+    const known = this.#signedRevocations.get(session);
+    if (known !== undefined) return known;
+    const { crypto, keys, world } = this.#core;
+    const signature = toBase64(signRevocation(crypto, keys.sign.privateKey, session));
+    for (const old of this.#signedRevocations.keys()) if (!world.isRevoked(old)) this.#signedRevocations.delete(old);
+    this.#signedRevocations.set(session, signature);
+    return signature;
   }
 
   #entry(session: SessionRow): SessionEntry {

@@ -8,6 +8,8 @@ const BLOCK = 1_000_000;
 export class ReservedCounter {
   readonly #store: Store;
   readonly #name: CounterName;
+  /** The first that this process may give out. */
+  readonly first: number;
   #next: number;
   #end: number;
   #refilling = false;
@@ -16,7 +18,8 @@ export class ReservedCounter {
   private constructor(store: Store, name: CounterName, end: number) {
     this.#store = store;
     this.#name = name;
-    this.#next = end - BLOCK + 1;
+    this.first = end - BLOCK + 1;
+    this.#next = this.first;
     this.#end = end;
   }
 
@@ -29,6 +32,11 @@ export class ReservedCounter {
     assert(this.#next <= this.#end, `numbers of ${this.#name} are used up faster than the store reserves them`);
     if (this.#end - this.#next < BLOCK / 2 && !this.#refilling) void this.#refill();
     return this.#next++;
+  }
+
+  /** The highest given out, by this process or one before. */
+  get last(): number {
+    return this.#next - 1;
   }
 
   /** Reservations that the store refused so far. */

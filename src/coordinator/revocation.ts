@@ -13,7 +13,7 @@ import type { RevocationRow, SessionRow } from "./store/rows.ts";
 
 export interface RevocationParts {
   readonly core: Core;
-  readonly desk: ControlDesk;
+  readonly desk: Pick<ControlDesk, "expel">;
   readonly netmaps: Netmaps;
   readonly leases: Leases;
   readonly policies: Policies;
@@ -64,7 +64,7 @@ export async function revoke(
       return { sessions, rows, tokens, removed };
     },
     ({ sessions, rows, tokens, removed }) => {
-      const toldPeers = applyRevocation(parts, sessions, rows, selector);
+      const toldPeers = endSessions(parts, sessions, rows, selector);
       if (removed !== undefined) core.world.identities.set(removed.name, removed);
       return { toldPeers, sessions: sessions.map(({ id }) => id), tokens: tokens.map(({ id }) => id) };
     },
@@ -72,7 +72,8 @@ export async function revoke(
   return { selector, ...written, atMs: nowMs };
 }
 
-function applyRevocation(
+/** In memory and towards peers, after the commit; how many were told. */
+export function endSessions(
   parts: RevocationParts,
   sessions: readonly SessionRow[],
   rows: readonly RevocationRow[],

@@ -5,7 +5,8 @@ import type { Store } from "./store/store.ts";
 
 export class World {
   readonly network: NetworkRow;
-  readonly epoch: number;
+  /** Changes when the store turns out to be an old copy: see continuity.ts. */
+  epoch: number;
   readonly identities = new Map<string, IdentityRow>();
   /** Active sessions alone; ended ones are in the store. */
   readonly sessions = new Map<string, SessionRow>();
@@ -51,6 +52,11 @@ export class World {
       if (rows === undefined) this.#revocationsFor.set(session, new Set([row]));
       else rows.add(row);
     }
+  }
+
+  /** False again when every lease of it has ended. */
+  isRevoked(session: string): boolean {
+    return this.#revocations.has(session);
   }
 
   /** What that session is to be told. */

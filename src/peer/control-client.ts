@@ -30,6 +30,7 @@ import { type Crypto, KEY_BYTES } from "../crypto/provider.ts";
 import type { Clock } from "../io/clock.ts";
 import { ControlAttempt } from "./control-attempt.ts";
 import { ControlEmitter, type ControlEvents, type ControlState } from "./control-events.ts";
+import { KeptForCoordinator, type KeptState } from "./kept.ts";
 
 export interface ControlTimers {
   /** Runs `fire` once after the delay; the function given back cancels it. */
@@ -49,6 +50,8 @@ export interface ControlClientOptions {
   readonly session?: string | undefined;
   readonly enrolment?: { readonly tokenId: string; readonly secret: Uint8Array } | undefined;
   readonly offers?: Offers | undefined;
+  /** From the state file: see kept.ts. */
+  readonly kept?: KeptState | undefined;
   readonly crypto: Crypto;
   readonly random: Random;
   readonly clock: Clock;
@@ -97,6 +100,8 @@ export class ControlClient {
   readonly #events = new ControlEmitter();
   readonly #signKey: Uint8Array;
   readonly #publicKey: Uint8Array;
+  readonly #kept: KeptForCoordinator;
+  #offsetMs = 0;
   #readyResolve: () => void = () => undefined;
   #readyReject: (error: WirebadgeError) => void = () => undefined;
   #state: ControlState = "disconnected";
@@ -124,6 +129,7 @@ export class ControlClient {
     this.#options = options;
     this.#timers = options.timers ?? NODE_TIMERS;
     this.#session = options.session;
+    this.#kept = new KeptForCoordinator(options.kept);
     this.#offers = options.offers ?? { routes: [], serves: [] };
     this.#signKey = options.crypto.signPublicKey(options.signSeed);
     this.#publicKey = options.crypto.publicKey(options.wireguardKey);
@@ -295,7 +301,7 @@ export class ControlClient {
     attempt.send({ type: "hello", version: PROTOCOL_VERSION, signKey: toBase64(signKey), signature, software });
     this.#admissionSentMs = this.#options.clock.nowMs();
     const keys = { publicKey: toBase64(publicKey), proof: toBase64(proof) };
-    const offered = { offers: this.#offers, endpoints: [...this.#endpoints] };
+    const offered = { offers: this.#offers, endpoints: [...this.#endpoints], kept: this.#kept.toMessage() };
     if (this.#session !== undefined) {
       attempt.send({ type: "resume", session: this.#session, ...keys, ...offered });
     } else if (enrolment !== undefined) {
@@ -332,6 +338,7 @@ export class ControlClient {
         this.#onWelcome(message);
         break;
       case "pong":
+        this.#kept.setBookmark(message.bookmark);
         this.#onPong(message.n, message.timeMs);
         break;
       case "punch":
@@ -349,9 +356,17 @@ export class ControlClient {
   #onError(code: string, message: string, hint: string | undefined): void {
     const known: ErrorCode = isErrorCode(code) ? code : "COORDINATOR_UNREACHABLE";
     const error = new WirebadgeError(known, message, hint === undefined ? {} : { hint });
-    if (known === "SESSION_REVOKED") this.#events.emit("revoked", error);
+    if (known === "SESSION_REVOKED") {
+      this.#readyReject(error); // before a listener stops us: the reason is this
+      this.#events.emit("revoked", error);
+    }
     if (known === "SESSION_REVOKED" || (this.#state !== "connected" && FINAL.includes(known))) this.#final(error);
     else this.#events.emit("problem", error, false);
+  }
+
+  /** The owner can't take what the coordinator gave: the same as a refusal that no retry mends. */
+  refuse(error: WirebadgeError): void {
+    this.#final(error);
   }
 
   #final(error: WirebadgeError): void {
@@ -373,8 +388,15 @@ export class ControlClient {
     this.#coordinatorSignKey = signKey;
     this.#probeKey = { id: probeId, key: probeKey };
     this.#setState("connected");
+    this.#kept.setBookmark(welcome.bookmark);
     const { session, identity, epoch } = welcome;
-    this.#events.emit("welcome", { session, identity, coordinatorSignKey: signKey, epoch });
+    this.#events.emit("welcome", {
+      session,
+      identity,
+      coordinatorSignKey: signKey,
+      epoch,
+      kept: this.#kept.toState(),
+    });
     this.#learnTime(welcome.timeMs, this.#admissionSentMs);
     this.#schedulePing();
     this.#awaitAnswer("it sent no netmap");
@@ -385,7 +407,8 @@ export class ControlClient {
    * early.
    */
   #learnTime(timeMs: number, sentMs: number): void {
-    this.#events.emit("time", timeMs - sentMs);
+    this.#offsetMs = timeMs - sentMs;
+    this.#events.emit("time", this.#offsetMs);
   }
 
   #schedulePing(): void {
@@ -413,6 +436,11 @@ export class ControlClient {
       this.#attempt?.fail(`its netmap was refused (${netmap})`);
       return;
     }
+    // Our bookmark would have told it: it took none, and goes on as if nothing had been after its backup.
+    if (this.#netmap !== undefined && netmap.epoch < this.#netmap.epoch) {
+      this.#attempt?.fail(`its netmap is of epoch ${netmap.epoch}, this peer has seen ${this.#netmap.epoch}`);
+      return;
+    }
     this.#cancelAnswer?.();
     this.#apply(netmap);
   }
@@ -434,11 +462,13 @@ export class ControlClient {
   }
 
   #apply(netmap: Netmap): void {
-    const view = toNetmapView(netmap);
-    if ("key" in view) {
-      this.#attempt?.fail(`its netmap was refused: ${view.key}: ${view.message}`);
+    const told = toNetmapView(netmap);
+    if ("key" in told) {
+      this.#attempt?.fail(`its netmap was refused: ${told.key}: ${told.message}`);
       return;
     }
+    const { view, changed } = this.#kept.take(told, this.#options.clock.nowMs() + this.#offsetMs);
+    if (changed) this.#events.emit("kept", this.#kept.toState());
     this.#netmap = netmap;
     this.#probeServers = view.network.probes;
     this.#events.emit("netmap", view, netmap);

@@ -2,6 +2,7 @@
 import type { WirebadgeError } from "../base/errors.ts";
 import type { Lease } from "../control/lease.ts";
 import type { Netmap, NetmapView } from "../control/netmap.ts";
+import type { KeptState } from "./kept.ts";
 
 /** What an enrolment or a resumption answered; to be written to the state file before anything else. */
 export interface SessionGrant {
@@ -12,6 +13,7 @@ export interface SessionGrant {
   /** Ed25519: verifies leases (the client itself verifies netmaps). */
   readonly coordinatorSignKey: Uint8Array;
   readonly epoch: number;
+  readonly kept: KeptState;
 }
 
 export type ControlState = "connecting" | "connected" | "disconnected" | "stopped";
@@ -21,6 +23,8 @@ export interface ControlEvents {
   welcome: [grant: SessionGrant];
   /** A new netmap, checked entry by entry. `netmap` is its raw form, for the state file. */
   netmap: [view: NetmapView, netmap: Netmap];
+  /** To be written to the state file. */
+  kept: [kept: KeptState];
   /** The bytes to show to peers, and what they say. */
   lease: [bytes: Uint8Array, lease: Lease];
   /** That peer is about to send to us: try its endpoints now. */
@@ -40,6 +44,7 @@ export class ControlEmitter {
   readonly #listeners: { [K in keyof ControlEvents]: Set<Listener<K>> } = {
     welcome: new Set(),
     netmap: new Set(),
+    kept: new Set(),
     lease: new Set(),
     punch: new Set(),
     revoked: new Set(),

@@ -100,6 +100,7 @@ class Peer {
   #ownLeaseEndMs: number | undefined;
   #offsetMs = 0;
   #lastProblem: string | undefined;
+  #toldProblem: string | undefined;
   #probedKey: unknown;
   #end: (error: Error | undefined) => void = () => undefined;
   readonly #stopped: Promise<Error | undefined>;
@@ -300,6 +301,7 @@ class Peer {
       session: this.#store.session,
       enrolment: token === undefined ? undefined : { tokenId: token.id, secret: token.secret },
       offers: { routes: [...routes], serves: serves.map(offeredName) },
+      kept: this.#store.kept,
       crypto,
       random: osRandom,
       clock: this.#clock,
@@ -307,7 +309,17 @@ class Peer {
     });
     control.on("welcome", (grant) => {
       this.#signKey = grant.coordinatorSignKey;
-      this.#store.granted(grant);
+      try {
+        this.#store.granted(grant);
+      } catch (error) {
+        if (!(error instanceof WirebadgeError)) throw error;
+        control.refuse(error);
+      }
+      this.#tellStateProblem();
+    });
+    control.on("kept", (kept) => {
+      this.#store.keep(kept);
+      this.#tellStateProblem();
     });
     control.on("netmap", (view) => this.#applyNetmap(view));
     control.on("lease", (bytes, lease) => {
@@ -412,6 +424,15 @@ class Peer {
 
   #reserveTimestamp(): void {
     this.#store.reserveTimestamp(this.#driver.nowMs(), this.#engine.lastTimestamp);
+    this.#tellStateProblem();
+  }
+
+  /** Once for each stretch of failures; status has it as long as it lasts. */
+  #tellStateProblem(): void {
+    const { problem } = this.#store;
+    if (problem !== undefined && this.#toldProblem !== problem.message)
+      this.#options.logger.error({ event: "state-problem", code: problem.code, hint: problem.hint }, problem.message);
+    this.#toldProblem = problem?.message;
   }
 
   #fail(error: Error): void {

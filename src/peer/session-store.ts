@@ -8,6 +8,7 @@ import { type JoinToken, parseJoinToken } from "../control/token.ts";
 import { osRandom } from "../io/os-random.ts";
 import { nextTimestampReserve } from "../wireguard/tai64n.ts";
 import type { SessionGrant } from "./control-events.ts";
+import type { KeptState } from "./kept.ts";
 import { defaultStateRoot, findStateFolder, listStateFolders, StateFolder } from "./state.ts";
 import { type PeerState, STATE_VERSION } from "./state-schema.ts";
 
@@ -15,6 +16,7 @@ export class SessionStore {
   readonly #folder: StateFolder;
   readonly token: JoinToken | undefined;
   #state: PeerState;
+  #problem: WirebadgeError | undefined;
 
   private constructor(folder: StateFolder, state: PeerState, token: JoinToken | undefined) {
     this.#folder = folder;
@@ -85,23 +87,40 @@ export class SessionStore {
     return lastTimestamp === undefined ? undefined : fromHex(lastTimestamp);
   }
 
-  /** What the coordinator answered; the folder gets the identity's name. Call before the folder's path is used. */
+  get kept(): KeptState | undefined {
+    return this.#state.kept;
+  }
+
+  /** Why the last write failed, until one succeeds: what was to be written is then in memory alone. */
+  get problem(): WirebadgeError | undefined {
+    return this.#problem;
+  }
+
+  /**
+   * What the coordinator answered; the folder gets the identity's name. Call before the folder's path is used.
+   * @throws STATE_UNREADABLE when a new session can't be written down: a badge that a restart would not find again is
+   * not worn. A known one goes on.
+   */
   granted(grant: SessionGrant): void {
     const { session, identity } = grant;
-    this.#state = {
+    const next = {
       ...this.#state,
       coordinator: { ...this.#state.coordinator, signKey: toBase64(grant.coordinatorSignKey) },
       session,
       identity,
+      kept: keptState(grant.kept),
     };
-    this.#folder.write(this.#state);
+    if (this.#state.session === session) this.#tryWrite(next);
+    else this.#write(next);
     this.#folder.settle(this.coordinatorKey, identity, session);
   }
 
   rememberPort(listenPort: number): void {
-    if (this.#state.listenPort === listenPort) return;
-    this.#state = { ...this.#state, listenPort };
-    this.#folder.write(this.#state);
+    if (this.#state.listenPort !== listenPort) this.#tryWrite({ ...this.#state, listenPort });
+  }
+
+  keep(kept: KeptState): void {
+    this.#tryWrite({ ...this.#state, kept: keptState(kept) });
   }
 
   /**
@@ -112,13 +131,33 @@ export class SessionStore {
     if (sent === undefined) return;
     const next = nextTimestampReserve(this.lastTimestamp, nowMs, sent);
     if (next === undefined) return;
-    this.#state = { ...this.#state, lastTimestamp: toHex(next) };
-    this.#folder.write(this.#state);
+    this.#tryWrite({ ...this.#state, lastTimestamp: toHex(next) });
+  }
+
+  /** What is in memory is what is on disk. */
+  #write(next: PeerState): void {
+    this.#folder.write(next);
+    this.#state = next;
+    this.#problem = undefined;
+  }
+
+  /** For what the next write brings along: a full disk ends no running session. */
+  #tryWrite(next: PeerState): void {
+    try {
+      this.#write(next);
+    } catch (error) {
+      if (!(error instanceof WirebadgeError)) throw error;
+      this.#problem = error;
+    }
   }
 
   release(): void {
     this.#folder.release();
   }
+}
+
+function keptState({ bookmark, revocations }: KeptState): PeerState["kept"] {
+  return { ...(bookmark !== undefined && { bookmark }), revocations: [...revocations] };
 }
 
 function placeOf(token: JoinToken | undefined): string {

@@ -1,6 +1,7 @@
 // What a peer keeps between its runs: state.json in its state folder. Keys, the session they stand for, and what must
 // not go backwards. The enrolment secret is never in it.
 import { z } from "zod";
+import { BOOKMARK_MAX_CHARACTERS, REVOCATIONS_KEPT_MAX } from "../base/limits.ts";
 import { SESSION_ID } from "../control/netmap.ts";
 
 export const STATE_VERSION = 1;
@@ -31,6 +32,21 @@ export const peerStateSchema = z.strictObject({
   lastTimestamp: z
     .string()
     .regex(/^[0-9a-f]{24}$/)
+    .optional(),
+  /** For the coordinator, should it come back from an old backup: see kept.ts. */
+  kept: z
+    .strictObject({
+      bookmark: z.string().max(BOOKMARK_MAX_CHARACTERS).optional(),
+      revocations: z
+        .array(
+          z.strictObject({
+            session: z.string().regex(SESSION_ID),
+            signature: z.string().length(88),
+            forgetMs: z.number(),
+          }),
+        )
+        .max(REVOCATIONS_KEPT_MAX),
+    })
     .optional(),
   listenPort: z.number().int().min(0).max(65_535).optional(),
 });

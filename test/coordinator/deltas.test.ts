@@ -10,6 +10,7 @@ import type { Netmap } from "../../src/control/netmap.ts";
 import { applyDelta, openDelta, openNetmap, toNetmapView } from "../../src/control/netmap-codec.ts";
 import { parseJoinToken } from "../../src/control/token.ts";
 import { randomPool4, randomUla } from "../../src/coordinator/addresses.ts";
+import { Continuity } from "../../src/coordinator/continuity.ts";
 import type { ControlConnection } from "../../src/coordinator/control-connection.ts";
 import { ControlDesk } from "../../src/coordinator/control-desk.ts";
 import { Core } from "../../src/coordinator/core.ts";
@@ -130,12 +131,15 @@ async function makeWorld() {
   const roster = new Roster(world, Policies.parseStored(world.policy));
   const policies = new Policies(core, roster, 0);
   const builder = new NetmapBuilder(core, roster);
-  const netmaps = new Netmaps(core, await ReservedCounter.open(store, "revision"), (id) => builder.build(id));
+  const revisions = await ReservedCounter.open(store, "revision");
+  const netmaps = new Netmaps(core, revisions, (id) => builder.build(id));
   const serials = await ReservedCounter.open(store, "serial");
   const leases = new Leases(core, serials, (session) => builder.leaseMs(session));
   const probes = new ProbeServer(crypto, random, clock, counters);
   const records = {} as PeerRecords;
-  const desk = new ControlDesk({ core, netmaps, leases, probes, records, roster });
+  const parts = { core, netmaps, leases, policies, roster, desk: { expel: () => undefined } };
+  const continuity = new Continuity(parts, { serials, revisions });
+  const desk = new ControlDesk({ core, netmaps, leases, probes, records, roster, continuity });
   return { core, clock, store, builder, netmaps, policies, desk, roster, leases, signKey: keys.sign.publicKey, logger };
 }
 type TestWorld = Awaited<ReturnType<typeof makeWorld>>;

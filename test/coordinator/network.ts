@@ -26,6 +26,7 @@ import { type Clock, SystemClock } from "../../src/io/clock.ts";
 import { chooseCrypto } from "../../src/io/crypto-choice.ts";
 import { osRandom } from "../../src/io/os-random.ts";
 import { ControlClient, type ControlClientOptions } from "../../src/peer/control-client.ts";
+import type { KeptState } from "../../src/peer/kept.ts";
 
 /** Native where the machine has it: most of what these tests cost is signatures. */
 export const { crypto } = chooseCrypto();
@@ -187,6 +188,8 @@ export class TestPeer {
   readonly views: NetmapView[] = [];
   entries: Record<string, unknown> = {};
   revoked = false;
+  /** As its state file would hold it. */
+  kept: KeptState = { revocations: [] };
   offsetMs = Number.NaN;
   #changed: (() => void)[] = [];
 
@@ -202,6 +205,12 @@ export class TestPeer {
       this.views.push(view);
       this.entries = netmap.entries;
       wake();
+    });
+    this.client.on("welcome", ({ kept }) => {
+      this.kept = kept;
+    });
+    this.client.on("kept", (kept) => {
+      this.kept = kept;
     });
     this.client.on("lease", (_bytes, lease) => {
       this.leases.push(lease);

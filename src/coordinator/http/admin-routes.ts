@@ -23,6 +23,8 @@ export interface AdminParts {
   readonly roster: Roster;
   readonly records: PeerRecords;
   readonly startedMs: number;
+  /** Into the data folder. */
+  readonly backup: () => Promise<z.infer<typeof schema.backupSchema>>;
 }
 
 const ACTOR = "admin";
@@ -106,6 +108,15 @@ const routes = {
     security,
     request: { query: z.object({ all: z.enum(["true", "false"]).optional() }) },
     responses: ok("active sessions; with all=true ended ones too", schema.sessionListSchema),
+  }),
+  makeBackup: createRoute({
+    method: "post",
+    path: "/v1/backups",
+    security,
+    responses: {
+      201: { description: "a file in the data folder", ...json(schema.backupSchema) },
+      default: problem,
+    },
   }),
   revoke: createRoute({
     method: "post",
@@ -209,7 +220,7 @@ function addIdentityRoutes(app: OpenAPIHono, parts: AdminParts): void {
   });
 }
 
-function addRecordRoutes(app: OpenAPIHono, { core, records, netmaps, startedMs }: AdminParts): void {
+function addRecordRoutes(app: OpenAPIHono, { core, records, netmaps, startedMs, backup }: AdminParts): void {
   app.openapi(routes.audit, async (c) => {
     const { after, limit } = c.req.valid("query");
     const entries = await core.store.transaction((tx) => tx.auditEntries(after, limit));
@@ -224,6 +235,7 @@ function addRecordRoutes(app: OpenAPIHono, { core, records, netmaps, startedMs }
     const { after, limit, session } = c.req.valid("query");
     return c.json({ records: records.list("flow", after, limit, session) }, 200);
   });
+  app.openapi(routes.makeBackup, async (c) => c.json(await backup(), 201));
   app.openapi(routes.health, (c) => {
     const { world } = core;
     const { id, name, ula, pool4 } = world.network;

@@ -236,6 +236,14 @@ export const recordSchema = z.object({
 });
 export const recordListSchema = z.object({ records: z.array(recordSchema) });
 
+/** 201 of POST /v1/backups: a file in the data folder, to be moved away from there; the next one replaces it. */
+export const backupSchema = z.object({
+  file: z.string().regex(/^backup-[0-9a-z]+\.db$/),
+  createdMs: timeMs,
+  bytes: z.number().int(),
+  auditHead: z.object({ seq: z.number().int(), hash: z.string() }),
+});
+
 /** GET /v1/health */
 export const healthSchema = z.object({
   status: z.literal("ok"),

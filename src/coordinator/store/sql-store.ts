@@ -1,5 +1,5 @@
 // The store in SQL through Kysely, for any dialect it knows. Columns are snake_case, rows as in rows.ts.
-import { type Dialect, Kysely, Migrator, type Selectable, type Transaction } from "kysely";
+import { type Dialect, Kysely, Migrator, type Selectable, sql, type Transaction } from "kysely";
 import { WirebadgeError } from "../../base/errors.ts";
 import { AUDIT_GENESIS, auditHash, canonicalJson } from "../audit.ts";
 import { MIGRATIONS } from "./migrations.ts";
@@ -14,7 +14,7 @@ import type {
   SessionState,
   TokenRow,
 } from "./rows.ts";
-import type { AuditEvent, CounterName, Store, StoreTransaction } from "./store.ts";
+import type { AuditEvent, AuditHead, CounterName, Store, StoreTransaction } from "./store.ts";
 import type { AuditTable, IdentityTable, SessionTable, Tables, TokenTable } from "./tables.ts";
 
 const listOf = (text: string): string[] => JSON.parse(text) as string[];
@@ -78,6 +78,8 @@ function sortAddresses(addresses: string[]): string[] {
 
 class SqlTransaction implements StoreTransaction {
   readonly #db: Transaction<Tables>;
+  /** What this transaction appended last. */
+  appended: AuditHead | undefined;
 
   constructor(db: Transaction<Tables>) {
     this.#db = db;
@@ -346,6 +348,7 @@ class SqlTransaction implements StoreTransaction {
       previous: last?.hash ?? AUDIT_GENESIS,
     };
     const { seq, previous } = entry;
+    const hash = auditHash(entry);
     await this.#db
       .insertInto("audit")
       .values({
@@ -356,9 +359,10 @@ class SqlTransaction implements StoreTransaction {
         subject,
         details: canonicalJson(entry.details),
         previous,
-        hash: auditHash(entry),
+        hash,
       })
       .execute();
+    this.appended = { seq, hash };
   }
 
   async auditEntries(after: number, limit: number): Promise<AuditRow[]> {
@@ -376,9 +380,11 @@ class SqlTransaction implements StoreTransaction {
 
 export class SqlStore implements Store {
   readonly #db: Kysely<Tables>;
+  #head: AuditHead;
 
-  private constructor(db: Kysely<Tables>) {
+  private constructor(db: Kysely<Tables>, head: AuditHead) {
     this.#db = db;
+    this.#head = head;
   }
 
   /** Brings the tables up to date first. STORE_FAILED when that can't be done. */
@@ -393,11 +399,36 @@ export class SqlStore implements Store {
         cause: error,
       });
     }
-    return new SqlStore(db);
+    const last = await db
+      .selectFrom("audit")
+      .select(["seq", "hash"])
+      .orderBy("seq", "desc")
+      .limit(1)
+      .executeTakeFirst();
+    return new SqlStore(db, last ?? { seq: 0, hash: AUDIT_GENESIS });
+  }
+
+  async copyTo(path: string): Promise<AuditHead> {
+    return await this.#db.connection().execute(async (db) => {
+      await sql`vacuum into ${path}`.execute(db);
+      return this.#head;
+    });
+  }
+
+  auditHead(): AuditHead {
+    return this.#head;
   }
 
   async transaction<T>(work: (tx: StoreTransaction) => Promise<T>): Promise<T> {
-    return await this.#db.transaction().execute((db) => work(new SqlTransaction(db)));
+    let appended: AuditHead | undefined;
+    const result = await this.#db.transaction().execute(async (db) => {
+      const transaction = new SqlTransaction(db);
+      const worked = await work(transaction);
+      appended = transaction.appended;
+      return worked;
+    });
+    this.#head = appended ?? this.#head;
+    return result;
   }
 
   async close(): Promise<void> {

@@ -18,6 +18,12 @@ export interface AuditEvent {
   readonly details?: Readonly<Record<string, unknown>>;
 }
 
+export interface AuditHead {
+  /** 0 with AUDIT_GENESIS: no entry yet. */
+  readonly seq: number;
+  readonly hash: string;
+}
+
 /** Counters that only rise. `epoch` changes when a backup is restored. */
 export type CounterName = "epoch" | "revision" | "serial" | "longest-lease-ms";
 
@@ -76,5 +82,9 @@ export interface StoreTransaction {
 export interface Store {
   /** Commits when `work` resolves, rolls back when it rejects. Transactions run one after another. */
   transaction<T>(work: (tx: StoreTransaction) => Promise<T>): Promise<T>;
+  /** Into a new file, as it is between two transactions; the last audit entry in it. */
+  copyTo(path: string): Promise<AuditHead>;
+  /** The last committed entry of the audit log. */
+  auditHead(): AuditHead;
   close(): Promise<void>;
 }
