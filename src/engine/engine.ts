@@ -321,7 +321,9 @@ export class Engine {
     const { device, filter, counters } = this.#parts;
     const all: Record<string, number> = { ...counters.values() };
     for (const [name, count] of Object.entries(device.counters)) if (count > 0) all[`wireguard-${name}`] = count;
-    const { spentMs, longestMs } = device.handshakeWork;
+    const { spentMs, longestMs, messages, longMessages } = device.handshakeWork;
+    all["handshakes-messages"] = messages;
+    all["handshakes-over-1ms"] = longMessages;
     all["handshakes-spent-ms"] = Math.round(spentMs);
     all["handshakes-longest-us"] = Math.round(longestMs * 1_000);
     for (const direction of ["inbound", "outbound"] as const) {

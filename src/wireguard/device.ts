@@ -239,8 +239,8 @@ export class Device<Owner> {
     return this.#gate.waiting;
   }
 
-  /** Time spent on handshakes so far, and the longest that one message has taken, in ms. */
-  get handshakeWork(): { readonly spentMs: number; readonly longestMs: number } {
+  /** What handshakes have cost so far. */
+  get handshakeWork(): Pick<HandshakeWork, "spentMs" | "longestMs" | "messages" | "longMessages"> {
     return this.#context.work;
   }
 

@@ -6,6 +6,7 @@ import {
   HANDSHAKE_LOAD_WAIT_MS,
   HANDSHAKE_SHARE_BUSY,
   HANDSHAKE_SHARE_QUIET,
+  HANDSHAKE_TURN_MS,
   HANDSHAKES_WAITING_MAX,
 } from "../base/limits.ts";
 import { SECOND_MS } from "../base/units.ts";
@@ -29,6 +30,9 @@ export class HandshakeWork {
   /** Since the beginning. */
   spentMs = 0;
   longestMs = 0;
+  /** Messages worked on, and those of them that took longer than HANDSHAKE_TURN_MS. */
+  messages = 0;
+  longMessages = 0;
 
   constructor(stopwatch: Stopwatch) {
     this.#stopwatch = stopwatch;
@@ -56,6 +60,8 @@ export class HandshakeWork {
   end(nowMs: number, startedMs: number): void {
     const tookMs = this.#stopwatch() - startedMs;
     this.spentMs += tookMs;
+    this.messages++;
+    if (tookMs > HANDSHAKE_TURN_MS) this.longMessages++;
     if (tookMs > this.longestMs) this.longestMs = tookMs;
     const costMs = Math.min(tookMs, COST_MAX_MS);
     this.#costMs = this.#costMs === 0 ? costMs : this.#costMs + (costMs - this.#costMs) * COST_WEIGHT;

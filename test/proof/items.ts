@@ -12,6 +12,7 @@ export const PROOF_ITEMS: readonly ProofItem[] = [
     run: { files: ["test/scripts/coordinator-kill.test.ts", "test/scripts/peer-kill-series.test.ts"] },
   },
   { title: "interop over rekeys", run: { files: ["test/realtime/interop-matrix.test.ts"] } },
+  { title: "handshake flood", run: { files: ["test/hostile/handshake-flood.test.ts"] } },
   { title: "mutants: each guard taken out", run: { command: ["node", "test/mutants/main.ts"] } },
   { title: "simulator, 10,000 seeds", run: { command: ["node", "test/sim/many-seeds.ts"] } },
   { title: "fuzz", run: { command: ["npm", "run", "fuzz", "--", "--long"] } },
