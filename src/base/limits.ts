@@ -29,6 +29,7 @@ export const ADDRESSES_REMEMBERED_MAX = 4_096; // in parsed form, of senders; th
 export const PATH_CANDIDATES_MAX = 8; // endpoints tried at once for one peer
 export const PATH_CONFIRMED_MS = 15 * SECOND_MS; // after that much silence an initiation tries every candidate again
 
+export const FLOW_KEEPALIVE_MS = 25 * SECOND_MS; // of silence while flows live; NATs forget after 30 s at the earliest
 export const ENDPOINT_RESOLVE_RETRY_MS = 5 * SECOND_MS; // of a configured endpoint's name
 export const LOCAL_ENDPOINTS_MAX = 6; // of this machine's addresses, reported to the coordinator
 export const PROBE_INTERVAL_MS = 20 * SECOND_MS; // below the 30 s that the shortest NAT mappings live

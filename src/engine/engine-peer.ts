@@ -1,7 +1,7 @@
 // One peer as the engine holds it: its tunnel, its path, its lease, and what it may speak for.
 import type { Address, Endpoint, Prefix } from "../base/address.ts";
 import { assert } from "../base/assert.ts";
-import { LINK_REPLIES_PER_SECOND_MAX } from "../base/limits.ts";
+import { FLOW_KEEPALIVE_MS, LINK_REPLIES_PER_SECOND_MAX } from "../base/limits.ts";
 import { SECOND_MS } from "../base/units.ts";
 import { PeerPath } from "../path/peer-path.ts";
 import type { Tunnel } from "../wireguard/tunnel.ts";
@@ -20,6 +20,9 @@ export class EnginePeer implements RoutedPeer {
   prefixes: readonly Prefix[] = [];
   linkAddress: Address | undefined;
   failed = false;
+  /** The configuration's own; then the engine sets none. */
+  persistentKeepaliveMs: number | undefined;
+  #isKeptOpen = false;
   /** Of the newest session of its tunnel. */
   sessionStartedMs = Number.NEGATIVE_INFINITY;
   #replyTokens = LINK_REPLIES_PER_SECOND_MAX;
@@ -47,7 +50,20 @@ export class EnginePeer implements RoutedPeer {
   update(desired: DesiredPeer): boolean {
     this.prefixes = desired.prefixes;
     this.linkAddress = desired.linkAddress;
+    this.persistentKeepaliveMs = desired.persistentKeepaliveMs;
     return this.path.setCandidates(desired.endpoints);
+  }
+
+  /** While flows live, NATs on the way must not forget them: the far end may be the next to speak. */
+  keepOpen(wanted: boolean): void {
+    if (wanted === this.#isKeptOpen || this.persistentKeepaliveMs !== undefined) return;
+    this.#isKeptOpen = wanted;
+    this.tunnel.keepOpen(wanted ? FLOW_KEEPALIVE_MS : undefined);
+  }
+
+  /** What the tunnel is to have, whoever wants it. */
+  get keepaliveMs(): number | undefined {
+    return this.persistentKeepaliveMs ?? (this.#isKeptOpen ? FLOW_KEEPALIVE_MS : undefined);
   }
 
   /** Token bucket over everything that the peer's packets can make us send back on the peer link. */

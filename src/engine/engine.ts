@@ -233,7 +233,11 @@ export class Engine {
     const { endedFlows, sink } = this.#parts;
     if (endedFlows.length === 0) return false;
     this.#parts.endedFlows = [];
-    for (const flow of endedFlows) sink.flowEnded(flow);
+    for (const flow of endedFlows) {
+      const peer = this.#peers.get(flow.session);
+      if (peer !== undefined && !this.#parts.filter.hasFlows(peer.slot)) peer.keepOpen(false);
+      sink.flowEnded(flow);
+    }
     return true;
   }
 
@@ -343,9 +347,10 @@ export class Engine {
     const { presharedKey, persistentKeepaliveMs } = desired;
     const known = this.#peers.get(desired.session);
     if (known !== undefined) {
-      device.updatePeer(nowMs, known.tunnel, { presharedKey, persistentKeepaliveMs });
+      const isMoved = known.update(desired);
+      device.updatePeer(nowMs, known.tunnel, { presharedKey, persistentKeepaliveMs: known.keepaliveMs });
       // Looked for at once: until its silence were noticed, a short lease could end, and the flows with it.
-      if (known.update(desired) && known.tunnel.hasSession(nowMs)) device.startHandshake(nowMs, known.tunnel);
+      if (isMoved && known.tunnel.hasSession(nowMs)) device.startHandshake(nowMs, known.tunnel);
       return undefined;
     }
     const peer = new EnginePeer(desired, filter.slot(desired.session));

@@ -54,6 +54,7 @@ export class Inbound {
       this.#answerDenial(nowMs, peer, buffer, offset);
       return;
     }
+    if (this.#parts.mode === "badge") peer.keepOpen(true);
     sink.deliverPacket(peer.session, buffer, offset, info.totalBytes); // 7
   }
 

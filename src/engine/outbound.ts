@@ -47,6 +47,7 @@ export class Outbound {
       this.#parts.sink.denied(denial);
       return;
     }
+    if (this.#parts.mode === "badge") peer.keepOpen(true);
     device.send(nowMs, peer.tunnel, buffer, offset, info.totalBytes); // 4–7
   }
 

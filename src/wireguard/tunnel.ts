@@ -187,6 +187,12 @@ export class Tunnel<Owner> {
     this.#reschedule();
   }
 
+  /** As a persistent keepalive, but from the next silence on: nothing is sent now. Undefined: no more. */
+  keepOpen(intervalMs: number | undefined): void {
+    this.times.persistentKeepaliveMs = intervalMs ?? NEVER;
+    this.#reschedule();
+  }
+
   send(nowMs: number, buffer: Uint8Array, offset: number, length: number): SendResult {
     if (this.#removed) return "DROPPED_NO_PEER";
     if (length > this.#context.mtuBytes) {

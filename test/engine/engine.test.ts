@@ -166,6 +166,40 @@ test("an end that roamed in silence is found again as soon as its new endpoint i
   expect(texts(b)).toEqual(["before", "after"]);
 });
 
+test("while a flow lives a NAT is kept open, so that the far end can speak first; then nothing more is sent", () => {
+  const { world, a, b } = pair();
+  world.apply([{ ...allow(a, b, 53), protocol: "tcp" }]);
+  let sentByA = 0;
+  let lastSentMs = 0; // the NAT before a lets answers in for 30 s after it
+  world.passes = (from, to) => {
+    if (from === a.endpoint) {
+      sentByA++;
+      lastSentMs = world.nowMs;
+    }
+    return to !== a.endpoint || world.nowMs - lastSentMs < 30 * SECOND_MS;
+  };
+  give(world, a, tcpSyn(a, b));
+  world.run(SECOND_MS);
+  give(world, b, tcpSynAck(b, a));
+  world.run(SECOND_MS);
+  for (let minute = 1; minute <= 10; minute++) {
+    if (minute % 4 === 0) for (const station of [a, b]) world.lease(station, 5 * MINUTE_MS);
+    if (minute % 3 === 0) world.apply([{ ...allow(a, b, 53), protocol: "tcp" }], 1 + minute);
+    world.run(MINUTE_MS);
+  }
+  const delivered = a.delivered.length;
+  give(world, b, tcp(b, a, [53, 4000], 0x10));
+  world.run(100);
+  expect(a.delivered).toHaveLength(delivered + 1);
+  give(world, b, tcp(b, a, [53, 4000], 0x14)); // reset
+  world.run(2 * MINUTE_MS);
+  expect([a, b].map((station) => station.engine.filter.flowCount)).toEqual([0, 0]);
+  world.run(MINUTE_MS); // and the last passive keepalive
+  sentByA = 0;
+  world.run(10 * MINUTE_MS);
+  expect(sentByA).toBe(0);
+});
+
 test("the coordinator is not asked for help while the tunnel works", () => {
   const { world, a, b } = pair();
   world.apply([allow(a, b, 53)]);
