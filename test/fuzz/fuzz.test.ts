@@ -1,8 +1,10 @@
 // The fuzzer in `npm test`: every target, from a fixed seed, over 100,000 inputs; the corpus again; and the fuzzer
 // itself, which must find what is planted.
+import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 import { record } from "../proof/form.ts";
 import { corpusOf, corpusTargets, keep } from "./corpus.ts";
@@ -100,4 +102,14 @@ test("the corpus keeps an input once, under its hash", () => {
   } finally {
     rmSync(folder, { recursive: true });
   }
+});
+
+test("npm run fuzz runs targets in threads and ends with its table", () => {
+  const main = fileURLToPath(new URL("main.ts", import.meta.url));
+  const args = ["--expose-gc", main, "--target", "end", "--inputs", "2000", "--seed", "3"];
+  const run = spawnSync(process.execPath, args, { encoding: "utf8" });
+  expect(run.stderr).toBe("");
+  expect(run.stdout).toMatch(/endpoint +2,000 .* 0\n\n2,000 inputs, seed 3, 0 failures/);
+  expect(run.status).toBe(0);
+  expect(spawnSync(process.execPath, [main, "--target", "nothing"], { encoding: "utf8" }).status).toBe(2);
 });

@@ -102,7 +102,6 @@ async function runJobs(
     const setup: WorkerSetup = { stop, isCovered };
     const worker = new Worker(new URL("./worker.ts", import.meta.url), {
       workerData: setup,
-      execArgv: ["--expose-gc"],
     });
     try {
       for (let job = waiting.shift(); job !== undefined; job = waiting.shift()) {

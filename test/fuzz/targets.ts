@@ -4,6 +4,7 @@ import { ADDRESS_TARGETS } from "./targets/addresses.ts";
 import { CONTROL_TARGETS } from "./targets/control.ts";
 import { NETMAP_TARGETS } from "./targets/netmaps.ts";
 import { PACKET_TARGETS } from "./targets/packets.ts";
+import { TCP_TARGETS } from "./targets/tcp-machine.ts";
 import { TEXT_TARGETS } from "./targets/texts.ts";
 import { WIRE_TARGETS } from "./targets/wire.ts";
 
@@ -14,6 +15,7 @@ export const TARGETS: readonly FuzzTarget[] = [
   ...CONTROL_TARGETS,
   ...NETMAP_TARGETS,
   ...TEXT_TARGETS,
+  ...TCP_TARGETS,
 ];
 
 /** `total` inputs spread over the targets by their shares, rounded up. */
