@@ -13,6 +13,12 @@ export const PROOF_ITEMS: readonly ProofItem[] = [
   },
   { title: "interop over rekeys", run: { files: ["test/realtime/interop-matrix.test.ts"] } },
   { title: "handshake flood", run: { files: ["test/hostile/handshake-flood.test.ts"] } },
+  {
+    title: "TCP with Linux",
+    run: {
+      files: ["test/interop/tcp-linux.test.ts", "test/interop/tcp-edges.test.ts", "test/interop/tcp-goodput.test.ts"],
+    },
+  },
   { title: "mutants: each guard taken out", run: { command: ["node", "test/mutants/main.ts"] } },
   { title: "simulator, 10,000 seeds", run: { command: ["node", "test/sim/many-seeds.ts"] } },
   { title: "fuzz", run: { command: ["npm", "run", "fuzz", "--", "--long"] } },

@@ -33,6 +33,11 @@ export class Captures {
     return join(this.#folder, `${label}.pcap`);
   }
 
+  /** What has been looked at. */
+  drop(label: string): void {
+    rmSync(this.path(label));
+  }
+
   [Symbol.dispose](): void {
     rmSync(this.#folder, { recursive: true });
   }

@@ -50,14 +50,25 @@ export function lossRules(lossPercent: number): string {
   return `table inet loss { chain forward { type filter hook forward priority 0; ${rule}; }; }`;
 }
 
-/** The device is made in this namespace and moved into the router's. */
-export function tunIn(router: string, name: string): Tun {
+/** The device is made in this namespace and moved into that one. */
+export function tunIn(
+  namespace: string,
+  name: string,
+  addresses = { v4: `${ROUTER.v4}/24`, v6: `${ROUTER.v6}/64` },
+): Tun {
   const tun = Tun.open(name);
-  ip("link", "set", name, "netns", router);
-  ip("-n", router, "addr", "add", `${ROUTER.v4}/24`, "dev", name);
-  ip("-n", router, "addr", "add", `${ROUTER.v6}/64`, "dev", name, "nodad");
-  ip("-n", router, "link", "set", name, "mtu", String(MTU_BYTES), "txqueuelen", String(QUEUE_PACKETS), "up");
+  ip("link", "set", name, "netns", namespace);
+  ip("-n", namespace, "addr", "add", addresses.v4, "dev", name);
+  ip("-n", namespace, "addr", "add", addresses.v6, "dev", name, "nodad");
+  ip("-n", namespace, "link", "set", name, "mtu", String(MTU_BYTES), "txqueuelen", String(QUEUE_PACKETS), "up");
   return tun;
+}
+
+/** Loads rules there. */
+export function nftIn(namespace: string, rules: string): void {
+  if (rules === "") return;
+  const run = spawnSync("ip", ["netns", "exec", namespace, "nft", "-f", "-"], { input: rules, encoding: "utf8" });
+  if (run.status !== 0) throw new Error(`nft: ${run.stderr}`);
 }
 
 export class World {
@@ -93,20 +104,12 @@ export class World {
       ...(spec.buffers === undefined ? {} : { buffers: spec.buffers }),
     });
     this.stack.setLocalAddresses([address(STACK.v4), address(STACK.v6)]);
-    this.nft(lossRules(spec.lossPercent));
+    nftIn(spec.router, lossRules(spec.lossPercent));
     this.#pump();
   }
 
   nowMs(): number {
     return performance.timeOrigin + performance.now();
-  }
-
-  /** Loads rules into the router. */
-  nft(rules: string): void {
-    if (rules === "") return;
-    const args = ["netns", "exec", this.spec.router, "nft", "-f", "-"];
-    const run = spawnSync("ip", args, { input: rules, encoding: "utf8" });
-    if (run.status !== 0) throw new Error(`nft: ${run.stderr}`);
   }
 
   #deliver(to: End, bytes: Uint8Array): void {
