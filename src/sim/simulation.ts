@@ -307,7 +307,9 @@ class Simulation {
         this.#addCounters(station);
         station.isDown = true;
         station.setWallClock(this.#nowMs, step.clockByMs);
-        return this.#later(step.forMs, () => this.#restart(station));
+        return this.#later(step.forMs, () => {
+          if (station.isDown) this.#restart(station); // the calm may have come before
+        });
       case "freeze":
         station.frozenUntilMs = Math.max(station.frozenUntilMs, this.#nowMs + step.forMs);
         return;

@@ -27,7 +27,7 @@ export function testSeeds(part: number): void {
   const first = 1 + part * SEEDS_OF_A_FILE;
   const last = first + SEEDS_OF_A_FILE - 1;
   const name = "nothing forbidden or twice delivered, bounds hold, every allowed pair talks after the faults";
-  test(`seeds ${first} to ${last}: ${name}`, { timeout: 120_000 }, () => {
+  test(`seeds ${first} to ${last}: ${name}`, { timeout: 600_000 }, () => {
     const run = runSeeds({ seed: first, count: SEEDS_OF_A_FILE });
     expect(run.failed && report(run)).toBeUndefined();
     const { totals } = run;
