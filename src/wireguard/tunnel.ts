@@ -479,9 +479,8 @@ export class Tunnel<Owner> {
     deferred.add(this);
   }
 
-  /** Its turn has come. */
+  /** Its turn has come. Who no longer wants a handshake is no longer among the deferred. */
   sendDeferred(nowMs: number): void {
-    if (this.#removed || !this.isHandshaking) return;
     this.#sendInitiation(nowMs);
     this.#reschedule();
   }
