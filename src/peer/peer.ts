@@ -396,6 +396,7 @@ class Peer {
         shellCounters: () => ({
           ...prefixed("gateway", this.#gateway.counters),
           ...prefixed("stack", this.#stack.counters),
+          ...prefixed("table", { ...this.#engine.holdings() }),
           ...prefixed("udp", this.#udp!.counters),
           ...this.#entryPoints!.counters(),
         }),

@@ -22,4 +22,5 @@ export const PROOF_ITEMS: readonly ProofItem[] = [
   { title: "mutants: each guard taken out", run: { command: ["node", "test/mutants/main.ts"] } },
   { title: "simulator, 10,000 seeds", run: { command: ["node", "test/sim/many-seeds.ts"] } },
   { title: "fuzz", run: { command: ["npm", "run", "fuzz", "--", "--long"] } },
+  { title: "soak, 10 minutes", run: { files: ["test/realtime/soak.test.ts"] } },
 ];

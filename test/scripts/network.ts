@@ -10,6 +10,8 @@ import type { Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { z } from "zod";
+import { AdminClient, readAdminToken } from "../../src/cli/admin-client.ts";
 import { connectThroughSocks, parseSocksEntry, type SocksEntry } from "../../src/cli/socks-client.ts";
 import { LocalApiClient } from "../../src/peer/local-api-client.ts";
 import type { Denial, EntryPoint, Status } from "../../src/peer/local-api-schema.ts";
@@ -26,6 +28,8 @@ export interface NetworkOptions {
   readonly namespace?: Namespace;
   /** 127.0.0.1 unless given. */
   readonly host?: string;
+  /** Of the coordinator, and of each peer that is given none of its own. */
+  readonly env?: NodeJS.ProcessEnv;
 }
 
 export interface JoinOptions {
@@ -95,6 +99,7 @@ export class TestNetwork {
     const words = ["coordinator", "--listen", this.#listen, "--admin-listen", "127.0.0.1:0", "--data", this.dataFolder];
     const started = this.start("coordinator", process.execPath, [WIREBADGE, ...words, "--json"], {
       namespace: this.#options.namespace,
+      env: this.#options.env,
     });
     const ready = await started.event("ready line", readyLine);
     this.#url = String(ready["url"]);
@@ -146,6 +151,12 @@ export class TestNetwork {
     return this.command(all, { namespace: this.#options.namespace, stdin });
   }
 
+  /** One call of the admin API, without a process for it: its answer, unchecked. */
+  async api(method: string, path: string, body?: unknown): Promise<unknown> {
+    const token = await readAdminToken({}, this.dataFolder);
+    return await new AdminClient({ url: this.#adminUrl, token }).call(method, path, z.unknown(), body);
+  }
+
   async setPolicy(policy: unknown): Promise<Record<string, unknown>> {
     return await this.admin(["policy", "set", "-"], typeof policy === "string" ? policy : JSON.stringify(policy));
   }
@@ -165,7 +176,8 @@ export class TestNetwork {
   /** A peer that is not up yet. */
   peer(identity: string, words: readonly string[] = [], options: JoinOptions = {}): TestPeer {
     const state = join(this.folder, options.state ?? identity.replace(/[^\w.-]/g, "-"));
-    return new TestPeer(this, identity, state, words, options);
+    const { env } = this.#options;
+    return new TestPeer(this, identity, state, words, env === undefined ? options : { env, ...options });
   }
 
   /** A real service that answers each byte with itself, on TCP and UDP, and tells what it received. */
