@@ -20,7 +20,7 @@ const RATES = {
 const CONNECTIONS_MIN = scale(600, 10_000);
 /**
  * Of the heap after the load over the heap before it. A gateway whose stack kept its closed connections was seen to
- * grow by 59 MB within the minute; caches that fill and code that is compiled take 3 MB.
+ * grow by 54 MB within the minute; caches that fill and code that is compiled take 3 MB.
  */
 const GROWTH_MAX_BYTES = 6_000_000;
 /** Of the heap over the second half of the load; only the long form is long enough to tell it from its noise. */
