@@ -30,7 +30,7 @@ const WAYS: readonly Way[] = [
     group: "closings",
     spec: { faults: { delayMs: 25 }, lossPercent: 0 },
     circumstances: ["resets", "keepalive"],
-    sysctls: { "net.ipv4.tcp_keepalive_intvl": "1", "net.ipv4.tcp_keepalive_probes": "2" },
+    sysctls: { "net.ipv4.tcp_keepalive_intvl": "1", "net.ipv4.tcp_keepalive_probes": "3" },
   },
   {
     name: "windows",

@@ -89,7 +89,7 @@ async function resets(world: World, family: Family, port: number): Promise<unkno
   return [(await failed)[0].code, await second.end.gone.promise];
 }
 
-/** Linux asks twice, a second apart, and would give up after the second silence. */
+/** Linux asks each second, and would give up after the third silence. */
 async function keepalive(_world: World, family: Family, port: number): Promise<unknown> {
   const { socket, end } = await pair(_world, family, "kernel", port);
   let lost = "";
@@ -160,14 +160,21 @@ async function many(world: World, count: number): Promise<unknown> {
     void end.ended.promise.then(() => end.connection.end(world.nowMs()));
   });
   let most = 0;
+  let opened = 0;
+  const allOpen = Promise.withResolvers<void>();
+  const untilAllAreOpen = (): Promise<void> => {
+    opened++;
+    most = Math.max(most, world.stack.counters["TCP_CONNECTIONS"] ?? 0);
+    if (opened === count) allOpen.resolve();
+    return allOpen.promise;
+  };
   const fromKernel = async (index: number): Promise<boolean> => {
     const socket: Socket = await connectKernel("v6", port);
     const said = `connection ${index} `.repeat(50);
     let heard = "";
     socket.setEncoding("utf8").on("data", (text: string) => (heard += text));
     socket.write(said);
-    await delay(1_000);
-    most = Math.max(most, world.stack.counters["TCP_CONNECTIONS"] ?? 0);
+    await untilAllAreOpen();
     socket.end();
     await once(socket, "end");
     return heard === said;
@@ -181,7 +188,7 @@ async function many(world: World, count: number): Promise<unknown> {
     };
     await end.opened.promise;
     end.connection.write(world.nowMs(), Buffer.from(said));
-    await delay(1_000);
+    await untilAllAreOpen();
     end.connection.end(world.nowMs());
     await end.ended.promise;
     return heard === said;
