@@ -17,6 +17,12 @@ export const PROOF_ITEMS: readonly ProofItem[] = [
     title: "TCP with Linux",
     run: {
       files: ["test/interop/tcp-linux.test.ts", "test/interop/tcp-edges.test.ts", "test/interop/tcp-goodput.test.ts"],
+  {
+    title: "interop: cookies, roaming, NAT, changes, sizes, nesting",
+    run: {
+      files: ["cookies", "roaming", "nat-keepalive", "changes", "packet-sizes", "nested"].map(
+        (name) => `test/realtime/${name}.test.ts`,
+      ),
     },
   },
   { title: "mutants: each guard taken out", run: { command: ["node", "test/mutants/main.ts"] } },
