@@ -3,7 +3,7 @@
 import { type Address, type Endpoint, parseAddress, parseEndpoint, parsePrefix } from "../../src/base/address.ts";
 import { fromBase64 } from "../../src/base/bytes.ts";
 import { Engine } from "../../src/engine/engine.ts";
-import { SystemClock } from "../../src/io/clock.ts";
+import { SystemClock, stopwatch } from "../../src/io/clock.ts";
 import { chooseCrypto } from "../../src/io/crypto-choice.ts";
 import { osRandom } from "../../src/io/os-random.ts";
 import { DgramUdpPort, type UdpPort } from "../../src/io/udp.ts";
@@ -57,6 +57,7 @@ export class EngineStack {
         tunnelFailed: () => undefined,
       },
       leases: { verify: () => undefined },
+      stopwatch,
     });
     const handler = { output: this.driver.stackOutput };
     this.stack = new UserspaceStack({ random: osRandom, mtuBytes: options.mtuBytes, handler });

@@ -20,6 +20,8 @@ export interface StockOptions {
   readonly mtu?: number;
   /** Which of them; wireguard-go when absent. */
   readonly stock?: Stock;
+  /** Keep what it says in its most talkative mood, for `said`. */
+  readonly talkative?: boolean;
 }
 
 /** One running implementation with its interface. */
@@ -29,12 +31,21 @@ export class StockEnd {
   readonly #stock: Stock;
   readonly #namespace: Namespace;
   readonly #child: ChildProcess;
+  #log = "";
 
   constructor(stock: Stock, namespace: Namespace, name: string, child: ChildProcess) {
     this.#stock = stock;
     this.#namespace = namespace;
     this.name = name;
     this.#child = child;
+    child.stdout?.setEncoding("utf8").on("data", (text: string) => {
+      this.#log = (this.#log + text).slice(-1_000_000);
+    });
+  }
+
+  /** Whether it said so; of one that is talkative. */
+  said(what: RegExp): boolean {
+    return what.test(this.#log);
   }
 
   get pid(): number {
@@ -86,9 +97,10 @@ export async function startStock(namespace: Namespace, options: StockOptions): P
   // its control socket lies in a folder that all namespaces share
   const name = `wbs${process.pid % 100_000}x${count++}`;
   const args = stock === "boringtun-cli" ? ["--foreground", "--disable-drop-privileges", name] : ["-f", name];
+  const talkative = options.talkative === true;
   const child = namespace.spawn(requireTool(stock), args, {
-    stdio: ["ignore", "ignore", "pipe"],
-    env: { ...process.env, LOG_LEVEL: "error" },
+    stdio: ["ignore", talkative ? "pipe" : "ignore", "pipe"],
+    env: { ...process.env, LOG_LEVEL: talkative ? "verbose" : "error", WG_LOG_LEVEL: talkative ? "debug" : "error" },
   });
   let errors = "";
   child.stderr?.setEncoding("utf8").on("data", (text: string) => {

@@ -31,25 +31,29 @@ function layOut(lab: Lab): Places {
 
 const CROWD = Array.from({ length: 8 }, (_, id) => `10.1.0.${101 + id}`);
 
+/** wireguard-go's receive.go, boringtun's noise/mod.rs. */
+const GOT_COOKIE = /Receiving cookie response|Received cookie_reply/;
+
 const [us, them] = [newKey(), newKey()];
 
 /**
  * wireguard-go is under load while 128 handshakes wait in its queue and for a second after (device.go, IsUnderLoad): a
- * burst is what does it. boringtun is from the 100th handshake of each second on (device/mod.rs). Ours is told to be
- * from few on, so that a busy machine changes nothing.
+ * burst is what does it. boringtun is from the 100th handshake of each second on (device/mod.rs). Ours is while what
+ * waits would take too long; its stopwatch says that each takes five milliseconds.
  */
-const OURS_PER_SECOND = 20;
+const OUR_COST_MS = 5;
 const FLOODS = {
   "wireguard-go": { burst: 800, everyMs: 400 },
   "wireguard-go-debian": { burst: 800, everyMs: 400 },
   "boringtun-cli": { burst: 40, everyMs: 40 },
-  ours: { burst: 5, everyMs: 40 },
+  ours: { burst: 10, everyMs: 40 },
 };
 
 /** The one that is flooded has no endpoint: the other begins, once the flood is felt. */
 async function start(places: Places, stock: Stock, flooded: "ours" | "stock") {
   const stockEnd = await startStock(places.stock, {
     stock,
+    talkative: true,
     addresses: ["10.9.0.2/24"],
     config: configText({
       privateKey: them.privateKey,
@@ -68,14 +72,15 @@ async function start(places: Places, stock: Stock, flooded: "ours" | "stock") {
     family: "udp4",
     privateKey: us.privateKey,
     peerPublicKey: them.publicKey,
-    ...(flooded === "stock" ? { endpoint: `10.1.0.2:${PORT}` } : { handshakesPerSecondMax: OURS_PER_SECOND }),
+    ...(flooded === "stock" ? { endpoint: `10.1.0.2:${PORT}` } : { handshakeCostMs: OUR_COST_MS }),
     pings: [],
   });
-  const flood = await startFlood(places.crowd, {
+  // Ours lets a stranger ask once in a while without a cookie: the crowd sits behind the other end's own address.
+  const flood = await startFlood(flooded === "ours" ? places.stock : places.crowd, {
     host: flooded === "ours" ? "10.1.0.1" : "10.1.0.2",
     port: PORT,
     publicKey: flooded === "ours" ? us.publicKey : them.publicKey,
-    sources: CROWD,
+    sources: flooded === "ours" ? ["10.1.0.2"] : CROWD,
     socketsPerSource: 4,
     ...FLOODS[flooded === "ours" ? "ours" : stock],
   });
@@ -96,6 +101,12 @@ async function handshakeByCookie(ours: OurEnd): Promise<EndReport> {
   }
 }
 
+async function askOnce(from: Namespace): Promise<string> {
+  const { stdout } = await from.run("ping", ["-c", "1", "-W", "60", "10.9.0.1"], { timeoutMs: 90_000 });
+  expect(stdout).toContain("1 received");
+  return stdout;
+}
+
 const all = needs("netns", "tun", "wg", "ping", ...STOCKS);
 
 describe.runIf(all).concurrent("another implementation under load", () => {
@@ -114,16 +125,21 @@ describe.runIf(all).concurrent("our end under load", () => {
   test.each(STOCKS)("answers %s with a cookie, and it completes by it", async (stock) => {
     await using lab = new Lab();
     const places = layOut(lab);
-    const { ours, flood } = await start(places, stock, "ours");
+    const { stockEnd, ours, flood } = await start(places, stock, "ours");
     const before = (await ours.until("a report", () => true)).counters;
-    const ping = await places.stock.run("ping", ["-c", "1", "-W", "60", "10.9.0.1"], { timeoutMs: 90_000 });
-    expect(ping.stdout).toContain("1 received");
+    expect(before["HANDSHAKES_COMPLETED"]).toBe(0);
+    let ping = await askOnce(places.stock);
+    for (let tries = 0; !stockEnd.said(GOT_COOKIE) && tries < 5; tries++) {
+      // It slipped in between two moments of load: once more, from the beginning.
+      await stockEnd.set("peer", us.publicKey, "remove");
+      await stockEnd.set("peer", us.publicKey, "allowed-ips", "10.9.0.1/32", "endpoint", `10.1.0.1:${PORT}`);
+      ping = await askOnce(places.stock);
+    }
+    expect(stockEnd.said(GOT_COOKIE)).toBe(true);
     await flood.underLoad();
     const { counters } = await ours.until("a report", () => true);
-    expect(before["HANDSHAKES_COMPLETED"]).toBe(0);
-    expect(counters["HANDSHAKES_COMPLETED"]).toBe(1);
-    expect(counters["INITIATIONS_RECEIVED"]).toBe(1);
-    // Its first initiation got a cookie and nothing else; the second, after REKEY_TIMEOUT (5 s), had it.
-    expect(Number(/ time=([\d.]+) ms/.exec(ping.stdout)?.[1])).toBeGreaterThan(4_000);
+    expect(counters["HANDSHAKES_COMPLETED"]).toBeGreaterThanOrEqual(1);
+    // Its first initiation got a cookie and nothing else; the next, after REKEY_TIMEOUT (5 s), had it.
+    expect(Number(/ time=([\d.]+) ms/.exec(ping)?.[1])).toBeGreaterThan(4_000);
   });
 });
