@@ -12,17 +12,19 @@ export const PROOF_ITEMS: readonly ProofItem[] = [
     run: { files: ["test/scripts/coordinator-kill.test.ts", "test/scripts/peer-kill-series.test.ts"] },
   },
   { title: "interop over rekeys", run: { files: ["test/realtime/interop-matrix.test.ts"] } },
-  { title: "handshake flood", run: { files: ["test/hostile/handshake-flood.test.ts"] } },
-  {
-    title: "TCP with Linux",
-    run: {
-      files: ["test/interop/tcp-linux.test.ts", "test/interop/tcp-edges.test.ts", "test/interop/tcp-goodput.test.ts"],
   {
     title: "interop: cookies, roaming, NAT, changes, sizes, nesting",
     run: {
       files: ["cookies", "roaming", "nat-keepalive", "changes", "packet-sizes", "nested"].map(
         (name) => `test/realtime/${name}.test.ts`,
       ),
+    },
+  },
+  { title: "handshake flood", run: { files: ["test/hostile/handshake-flood.test.ts"] } },
+  {
+    title: "TCP with Linux",
+    run: {
+      files: ["test/interop/tcp-linux.test.ts", "test/interop/tcp-edges.test.ts", "test/interop/tcp-goodput.test.ts"],
     },
   },
   { title: "mutants: each guard taken out", run: { command: ["node", "test/mutants/main.ts"] } },

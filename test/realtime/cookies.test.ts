@@ -46,7 +46,7 @@ const FLOODS = {
   "wireguard-go": { burst: 800, everyMs: 400 },
   "wireguard-go-debian": { burst: 800, everyMs: 400 },
   "boringtun-cli": { burst: 40, everyMs: 40 },
-  ours: { burst: 10, everyMs: 40 },
+  ours: { burst: 40, everyMs: 40 },
 };
 
 /** The one that is flooded has no endpoint: the other begins, once the flood is felt. */
@@ -139,7 +139,9 @@ describe.runIf(all).concurrent("our end under load", () => {
     await flood.underLoad();
     const { counters } = await ours.until("a report", () => true);
     expect(counters["HANDSHAKES_COMPLETED"]).toBeGreaterThanOrEqual(1);
-    // Its first initiation got a cookie and nothing else; the next, after REKEY_TIMEOUT (5 s), had it.
-    expect(Number(/ time=([\d.]+) ms/.exec(ping)?.[1])).toBeGreaterThan(4_000);
+    // Its first initiation got a cookie and nothing else; the next, after REKEY_TIMEOUT (5 s), had it and was taken.
+    const tookMs = Number(/ time=([\d.]+) ms/.exec(ping)?.[1]);
+    expect(tookMs).toBeGreaterThan(4_000);
+    expect(tookMs).toBeLessThan(9_500);
   });
 });
