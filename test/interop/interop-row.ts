@@ -85,7 +85,7 @@ async function checkInitiator(ours: OurEnd, stock: StockEnd): Promise<number> {
   await delay(PAST_REKEYS_S * 1000);
   // Two may be on their way.
   const report = await ours.until("the last answer", (last) => last.pingsSent - last.pongsReceived <= 2);
-  expect(report.pingsSent).toBeGreaterThan(2 * (PAST_REKEYS_S - 10));
+  expect(report.pingsSent).toBeGreaterThan(1.5 * PAST_REKEYS_S); // two a second, fewer on a busy machine
   expect(report.sessions).toEqual(Array<string>(REKEYS + 1).fill("initiator"));
   expect(report.counters["STAGED_DROPPED"]).toBe(0);
   expect(await stock.latestHandshake()).toBeGreaterThanOrEqual(firstHandshake + REKEYS * 119);

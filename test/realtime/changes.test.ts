@@ -108,7 +108,7 @@ describe.runIf(all).concurrent("while traffic flows", () => {
     await ours.until("answers again", (report) => report.pongsReceived >= last.pongsReceived + 3, 15_000);
   });
 
-  test("our key changes, or the preshared key, by a restart with another file: reached again within seconds", async () => {
+  test("our key changes, or the preshared key, by a restart with another file: it is reached again", async () => {
     await using lab = new Lab();
     const [here, there] = linked(lab);
     const [them, presharedKey] = [newKey(), newPresharedKey()];
@@ -192,7 +192,7 @@ describe.runIf(all).concurrent("while traffic flows", () => {
     expect((await pinged).stdout).toContain("90 received, 0% packet loss");
   });
 
-  test("a more specific prefix moves to another peer of ours, and back: no packet is lost, the old one is dropped", async () => {
+  test("a more specific prefix moves to another peer of ours, and back: none is lost, the old is dropped", async () => {
     await using lab = new Lab();
     const [ours, s1, s2] = [lab.namespace("ours"), lab.namespace("s1"), lab.namespace("s2")];
     lab.bridge("switch", [

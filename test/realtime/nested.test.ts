@@ -1,5 +1,5 @@
-// A tunnel inside a tunnel, ours in wireguard-go's and ours in ours, with packets that fit and packets that must be cut;
-// and endpoints that lie inside the very prefixes that the tunnel carries: nothing goes round.
+// A tunnel inside a tunnel, ours in wireguard-go's and ours in ours, with packets that fit and packets that must be
+// cut; and endpoints that lie inside the very prefixes that the tunnel carries: nothing goes round.
 import { readFile } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
@@ -8,7 +8,7 @@ import { hashOfBlob } from "../interop/http-target.ts";
 import { type Stock, type StockEnd, startStock } from "../interop/stock-wireguard.ts";
 import { configText, curl, type Key, newKey, startHttp, startWirebadge } from "../interop/wg-scenario.ts";
 import { Lab, type Namespace } from "../namespaces.ts";
-import { needs, requireTool } from "../needs.ts";
+import { needs } from "../needs.ts";
 import type { Program } from "../scripts/program.ts";
 
 const BYTES = 3_000_000;
@@ -51,7 +51,8 @@ function startLayer(
 /** The kernel of `namespace` sends BYTES to our stack and gets their hash back: true when it is the right one. */
 async function pour(namespace: Namespace, host: string): Promise<boolean> {
   const script = `const bytes = require("crypto").randomBytes(${BYTES});
-    const socket = require("net").connect({ host: "${host}", port: 7000, allowHalfOpen: true }, () => socket.end(bytes));
+    const to = { host: "${host}", port: 7000, allowHalfOpen: true };
+    const socket = require("net").connect(to, () => socket.end(bytes));
     let answer = "";
     socket.on("data", (text) => { answer += text; }).on("end", () => {
       console.log(answer === require("crypto").createHash("sha256").update(bytes).digest("hex"));
@@ -85,11 +86,11 @@ describe.runIf(all).concurrent("a tunnel inside a tunnel", () => {
     expect(got.stdout.split(" ")[0]).toBe(hashOfBlob(BYTES));
     const blob = `curl -sS http://[::1]:8000/blob/${BYTES}`;
     await startHttp(a);
-    const up = `${blob} | ${requireTool("curl")} -sS --fail --socks5-hostname 127.0.0.1:1080 -T - http://10.9.0.2:8000/hash`;
+    const up = `${blob} | curl -sS --fail --socks5-hostname 127.0.0.1:1080 -T - http://10.9.0.2:8000/hash`;
     expect((await a.run("sh", ["-c", up], { timeoutMs: 120_000 })).stdout).toBe(hashOfBlob(BYTES));
   });
 
-  test("ours in ours, each allowed all addresses, the endpoints among them: byte for byte, and nothing goes round", async () => {
+  test("ours in ours, each allowed all addresses, its endpoint too: byte for byte, nothing goes round", async () => {
     await using lab = new Lab();
     const [a, b] = linked(lab);
     const [outerA, outerB, innerA, innerB] = [newKey(), newKey(), newKey(), newKey()];
@@ -147,7 +148,7 @@ async function staysCheap(namespace: Namespace, program: Program, url: string): 
 }
 
 describe.runIf(all).concurrent("an endpoint inside what the tunnel carries", () => {
-  test("all addresses are the peer's: outer datagrams stay outside, its endpoint's own address is reached inside", async () => {
+  test("all addresses are the peer's: outer datagrams stay outside, its endpoint is reached inside", async () => {
     await using lab = new Lab();
     const [a, b] = linked(lab);
     const [us, them] = [newKey(), newKey()];
