@@ -53,6 +53,7 @@ export function formatStatus(status: Status): string {
         status.policyVersion === undefined ? undefined : `version ${status.policyVersion}, revision ${status.revision}`,
       ],
       ["lease", lease === undefined ? undefined : `ends ${relative(lease.endMs, nowMs)}`],
+      ["state", status.stateProblem],
       ["UDP port", String(status.listenPort)],
       ["crypto", status.crypto.reason === "" ? status.crypto.name : `${status.crypto.name} (${status.crypto.reason})`],
       ["up since", relative(status.startedMs, nowMs)],

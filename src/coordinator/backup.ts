@@ -84,7 +84,7 @@ export async function openStore(path: string): Promise<SqlStore> {
     throw new WirebadgeError("NOT_FOUND", `there is no network in ${dirname(path)}`, {
       hint: "name the coordinator's data folder with --data",
     });
-  return await SqlStore.open(sqliteDialect(openSqlite(path)));
+  return await SqlStore.open(sqliteDialect(openSqlite(path), path));
 }
 
 /** What an interrupted backup left in the data folder. */

@@ -194,7 +194,7 @@ export class ControlDesk implements ControlHandler {
     const seen = [...this.#seen];
     this.#seen.clear();
     if (seen.length === 0) return;
-    await core.change(
+    const written = core.change(
       async (tx) => {
         for (const [session, { atMs, software }] of seen) await tx.setSeen(session, atMs, software);
       },
@@ -205,6 +205,12 @@ export class ControlDesk implements ControlHandler {
         }
       },
     );
+    try {
+      await written;
+    } catch (error) {
+      for (const [session, entry] of seen) if (!this.#seen.has(session)) this.#seen.set(session, entry); // next time
+      throw error;
+    }
   }
 
   /** Ends the channel of a session that was revoked. */

@@ -99,7 +99,7 @@ async function networkClock({ clock, logger }: CoordinatorOptions, store: Store)
 /** The store and what it holds; at first start a network with its keys. */
 async function openData(options: CoordinatorOptions, paths: DataPaths): Promise<Opened> {
   const { random, crypto } = options;
-  const store = await SqlStore.open(sqliteDialect(openSqlite(paths.network)));
+  const store = await SqlStore.open(sqliteDialect(openSqlite(paths.network), paths.network));
   try {
     const clock = await networkClock(options, store);
     const nowMs = Math.floor(clock.nowMs());
@@ -166,7 +166,8 @@ async function run(
   const serials = await ReservedCounter.open(store, "serial");
 
   let desk: ControlDesk | undefined;
-  undo.push(async () => await desk?.flushSeen());
+  // What can't be written any more at the end must not keep the rest from being closed.
+  undo.push(async () => await desk?.flushSeen().catch((err: unknown) => logger.error({ err }, "last seen not kept")));
   // The port first: with port 0, tokens and netmaps carry the one that it got.
   const handler = {
     admit: (applicant: Parameters<ControlDesk["admit"]>[0]) => desk!.admit(applicant),

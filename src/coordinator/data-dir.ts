@@ -1,7 +1,7 @@
 // The data folder: keys.json (Noise static key and signing key), admin.token, network.db, records.db. The folder is
 // 0700, each file 0600; secrets are written by temporary file, fsync and rename, so that a crash leaves the old or the
 // new, never half.
-import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, writeSync } from "node:fs";
+import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { z } from "zod";
 import { ID_BYTES } from "../base/base32.ts";
@@ -47,22 +47,30 @@ export function dataPaths(dataDir: string): DataPaths {
   };
 }
 
-/** Whole and on disk, or not at all. */
+/** Whole and on disk, or not at all. STATE_UNREADABLE when it can't be. */
 export function writeSecretFile(path: string, text: string): void {
   const temporary = `${path}.${process.pid}.tmp`;
-  const file = openSync(temporary, "w", 0o600);
   try {
-    writeSync(file, text);
-    fsyncSync(file);
-  } finally {
-    closeSync(file);
-  }
-  renameSync(temporary, path);
-  const folder = openSync(dirname(path), "r");
-  try {
-    fsyncSync(folder);
-  } finally {
-    closeSync(folder);
+    const file = openSync(temporary, "w", 0o600);
+    try {
+      writeSync(file, text);
+      fsyncSync(file);
+    } finally {
+      closeSync(file);
+    }
+    renameSync(temporary, path);
+    const folder = openSync(dirname(path), "r");
+    try {
+      fsyncSync(folder);
+    } finally {
+      closeSync(folder);
+    }
+  } catch (cause) {
+    rmSync(temporary, { force: true });
+    throw new WirebadgeError("STATE_UNREADABLE", `${path} can't be written`, {
+      hint: "see that its folder is yours, not on a read-only file system, and that the disk has room",
+      cause,
+    });
   }
 }
 

@@ -3,7 +3,7 @@
 import type { DatabaseSync } from "node:sqlite";
 import { RECORDS_QUEUED_MAX, RECORDS_STORED_MAX } from "../base/limits.ts";
 import type { Counters } from "./counters.ts";
-import { openSqlite } from "./store/sqlite.ts";
+import { openSqlite, storeFailure } from "./store/sqlite.ts";
 
 export type RecordKind = "denial" | "flow";
 
@@ -35,6 +35,15 @@ export class PeerRecords {
     this.#counters = counters;
     this.#storedMax = storedMax;
     this.#database = openSqlite(path);
+    try {
+      this.#create();
+    } catch (cause) {
+      this.#database.close();
+      throw storeFailure(path, cause);
+    }
+  }
+
+  #create(): void {
     this.#database.exec(
       `create table if not exists records (id integer primary key, kind text not null, reporter text not null,
         at_ms integer not null, record text not null);

@@ -2,13 +2,13 @@
 // endpoint that the coordinator's UDP probe saw. Probing goes on every PROBE_INTERVAL_MS, which also keeps a NAT's
 // mapping open.
 import { lookup } from "node:dns/promises";
-import { networkInterfaces } from "node:os";
 import { clearInterval, clearTimeout, setInterval, setTimeout } from "node:timers";
 import type { Prefix } from "../base/address.ts";
 import { type Address, type Endpoint, formatEndpoint, isV4, parseAddress, prefixContains } from "../base/address.ts";
 import { LOCAL_ENDPOINTS_MAX, PROBE_INTERVAL_MS, PROBE_RETRY_MS } from "../base/limits.ts";
 import { encodeProbe, openProbeAnswer, type ProbeKey } from "../control/probe.ts";
 import type { Crypto } from "../crypto/provider.ts";
+import { listInterfaces } from "./interfaces.ts";
 
 export interface EndpointDiscoveryOptions {
   readonly crypto: Crypto;
@@ -27,14 +27,12 @@ function isLinkLocal(address: Address): boolean {
 export function localAddresses(overlay: readonly Prefix[]): Address[] {
   const outside: Address[] = [];
   const loopback: Address[] = [];
-  for (const addresses of Object.values(networkInterfaces())) {
-    for (const info of addresses ?? []) {
-      const address = parseAddress(info.address);
-      if (address === undefined || isLinkLocal(address)) continue;
-      if (overlay.some((prefix) => prefixContains(prefix, address))) continue;
-      if (info.internal) loopback.push(address);
-      else outside.push(address);
-    }
+  for (const info of listInterfaces() ?? []) {
+    const address = parseAddress(info.address);
+    if (address === undefined || isLinkLocal(address)) continue;
+    if (overlay.some((prefix) => prefixContains(prefix, address))) continue;
+    if (info.internal) loopback.push(address);
+    else outside.push(address);
   }
   return [...outside, ...loopback].slice(0, LOCAL_ENDPOINTS_MAX);
 }

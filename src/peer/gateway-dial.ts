@@ -70,6 +70,12 @@ export class GatewayDial {
   ): Judged {
     const netmap = this.#view.netmap();
     const own = this.#network.ownInterfaces();
+    // Without them nobody can say that an address isn't this machine's own.
+    if (own === undefined)
+      return {
+        kind: "denied",
+        bar: { reason: "DIAL_REFUSED", ruleId: "own-addresses-unknown", address: addresses[0] },
+      };
     const overlay = netmap === undefined ? [] : overlayPrefixes(netmap.network);
     const around = { ownAddresses: own.addresses, broadcasts: own.broadcasts, overlay };
     const endpoints: Endpoint[] = [];

@@ -60,6 +60,8 @@ export const statusSchema = z.object({
   listenPort: z.number().int(),
   network: z.object({ id: z.string(), name: z.string() }).optional(),
   coordinator: z.object({ url: z.string(), connected: z.boolean(), lastError: z.string().optional() }).optional(),
+  /** The state folder can't be written: what is known goes on, but would be lost with the process. */
+  stateProblem: z.string().optional(),
   policyVersion: z.number().int().optional(),
   epoch: z.number().int().optional(),
   revision: z.number().int().optional(),

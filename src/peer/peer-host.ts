@@ -37,6 +37,7 @@ export interface PeerFacts {
   /** By the coordinator's clock. */
   readonly leaseEndMs: () => number | undefined;
   readonly coordinatorOffsetMs: () => number;
+  readonly stateProblem: () => string | undefined;
   readonly shellCounters: () => Record<string, number>;
 }
 
@@ -101,6 +102,7 @@ export class PeerHost implements LocalApiHost {
     const nowMs = turns.nowMs();
     const leaseEndMs = facts.leaseEndMs();
     const coordinator = facts.coordinator();
+    const stateProblem = facts.stateProblem();
     return {
       version: facts.version,
       mode: "coordinator",
@@ -116,6 +118,7 @@ export class PeerHost implements LocalApiHost {
         connected: coordinator.connected,
         ...(coordinator.lastError === undefined ? {} : { lastError: coordinator.lastError }),
       },
+      ...(stateProblem === undefined ? {} : { stateProblem }),
       ...(netmap === undefined ? {} : this.#netmapStatus(netmap)),
       ...(leaseEndMs === undefined
         ? {}

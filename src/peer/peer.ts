@@ -393,6 +393,7 @@ class Peer {
         }),
         leaseEndMs: () => this.#ownLeaseEndMs,
         coordinatorOffsetMs: () => this.#offsetMs,
+        stateProblem: () => this.#store.problem?.message,
         shellCounters: () => ({
           ...prefixed("gateway", this.#gateway.counters),
           ...prefixed("stack", this.#stack.counters),

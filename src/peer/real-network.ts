@@ -3,12 +3,12 @@
 import { createSocket, type Socket as DgramSocket } from "node:dgram";
 import { lookup } from "node:dns/promises";
 import { createConnection, type Socket } from "node:net";
-import { networkInterfaces } from "node:os";
 import { nextTick } from "node:process";
 import { type Address, type Endpoint, formatAddress, isV4, parseAddress, parsePrefix } from "../base/address.ts";
 import { DIAL_ADDRESSES_MAX } from "../base/limits.ts";
 import { KIB } from "../base/units.ts";
 import { broadcastOf } from "./dial-rules.ts";
+import { listInterfaces } from "./interfaces.ts";
 import type { LocalSocket } from "./pipe-sockets.ts";
 
 const READ_BUFFER_BYTES = 64 * KIB;
@@ -39,7 +39,8 @@ export interface RealNetwork {
   openUdp(to: Endpoint, handler: RealUdpHandler): Promise<RealUdp>;
   /** Every address, in the system's order; empty when there is none. */
   resolve(name: string): Promise<readonly Address[]>;
-  ownInterfaces(): OwnInterfaces;
+  /** Undefined: the system doesn't say, and nothing may be dialled. */
+  ownInterfaces(): OwnInterfaces | undefined;
 }
 
 export function errnoOf(error: unknown): string {
@@ -120,17 +121,17 @@ function bindConnected(to: Endpoint, handler: RealUdpHandler): Promise<RealUdp> 
   });
 }
 
-function ownInterfaces(): OwnInterfaces {
+function ownInterfaces(): OwnInterfaces | undefined {
+  const rows = listInterfaces();
+  if (rows === undefined) return undefined;
   const addresses: Address[] = [];
   const broadcasts: Address[] = [];
-  for (const rows of Object.values(networkInterfaces())) {
-    for (const row of rows ?? []) {
-      const address = parseAddress(row.address);
-      if (address !== undefined) addresses.push(address);
-      const prefix = row.cidr === null ? undefined : parsePrefix(row.cidr);
-      const broadcast = prefix === undefined ? undefined : broadcastOf(prefix);
-      if (broadcast !== undefined) broadcasts.push(broadcast);
-    }
+  for (const row of rows) {
+    const address = parseAddress(row.address);
+    if (address !== undefined) addresses.push(address);
+    const prefix = row.cidr === null ? undefined : parsePrefix(row.cidr);
+    const broadcast = prefix === undefined ? undefined : broadcastOf(prefix);
+    if (broadcast !== undefined) broadcasts.push(broadcast);
   }
   return { addresses, broadcasts };
 }

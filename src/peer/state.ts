@@ -89,6 +89,22 @@ function unreadable(path: string, what: string, hint?: string): WirebadgeError {
   });
 }
 
+const WHY_NOT: Readonly<Record<string, string>> = {
+  ENOSPC: "make room on the disk that it is on",
+  EDQUOT: "this user's share of the disk is used up: make room",
+  EROFS: "its file system is read-only: choose another folder with --state, or mount it for writing",
+  EACCES: "it belongs to somebody else: run as that user, or choose another folder with --state",
+  EPERM: "it belongs to somebody else: run as that user, or choose another folder with --state",
+  ENOENT: "it can't be made there: see that the folder above it may be written to",
+  EMFILE: "this process may not open more files: raise the limit (ulimit -n)",
+};
+
+function unwritable(path: string, error: unknown): WirebadgeError {
+  const errno = errnoOf(error);
+  const hint = WHY_NOT[errno] ?? "see that its folder is yours and that the disk has room";
+  return unreadable(path, `can't be written (${errno})`, hint);
+}
+
 function checkMode(path: string): void {
   const stat = lstatSync(path);
   if (getuid !== undefined && stat.uid !== getuid()) {
@@ -186,8 +202,8 @@ function readLock(path: string): string | undefined {
 function takeLock(folder: string): void {
   const path = join(folder, LOCK_FILE);
   const own = join(folder, `${LOCK_FILE}.${pid}.${toHex(randomBytes(osRandom, 6))}`);
-  writeDurably(own, `${pid} ${startOf(pid)}\n`);
   try {
+    writeDurably(own, `${pid} ${startOf(pid)}\n`);
     for (let attempt = 0; attempt < 8; attempt++) {
       try {
         linkSync(own, path);
@@ -253,11 +269,16 @@ export class StateFolder {
   /** Makes the folder if need be. @throws STATE_UNREADABLE, STATE_LOCKED */
   static open(path: string): StateFolder {
     const folder = resolve(path);
-    mkdirSync(folder, { recursive: true, mode: FOLDER_MODE });
-    if (!statSync(folder).isDirectory()) throw unreadable(folder, "is not a folder");
-    closeToOthers(folder);
-    takeLock(folder);
-    return new StateFolder(folder);
+    try {
+      mkdirSync(folder, { recursive: true, mode: FOLDER_MODE });
+      if (!statSync(folder).isDirectory()) throw unreadable(folder, "is not a folder");
+      closeToOthers(folder);
+      takeLock(folder);
+      return new StateFolder(folder);
+    } catch (error) {
+      if (error instanceof WirebadgeError) throw error;
+      throw unwritable(folder, error);
+    }
   }
 
   get path(): string {
@@ -283,7 +304,8 @@ export class StateFolder {
       renameSync(fresh, path);
       fsyncPath(this.#path);
     } catch (error) {
-      throw unreadable(path, `can't be written (${errnoOf(error)})`, "see that its folder is yours and has room");
+      rmSync(fresh, { force: true }); // no half of it; what stands in its place is whole
+      throw unwritable(path, error);
     }
   }
 
@@ -298,9 +320,13 @@ export class StateFolder {
     for (const candidate of [name, `${name}-${session.slice(-6)}`]) {
       const to = join(root, candidate);
       if (existsSync(to)) continue;
-      renameSync(this.#path, to);
-      this.#path = to;
-      fsyncPath(root);
+      try {
+        renameSync(this.#path, to);
+        this.#path = to;
+        fsyncPath(root);
+      } catch (error) {
+        throw unwritable(to, error);
+      }
       return;
     }
   }
@@ -308,6 +334,10 @@ export class StateFolder {
   release(): void {
     if (!this.#held) return;
     this.#held = false;
-    rmSync(join(this.#path, LOCK_FILE), { force: true });
+    try {
+      rmSync(join(this.#path, LOCK_FILE), { force: true });
+    } catch (error) {
+      if (errnoOf(error) === "UNKNOWN") throw error; // else it stays behind: the next start sees that nobody holds it
+    }
   }
 }

@@ -113,7 +113,7 @@ let watchers = 0;
 async function makeWorld() {
   const random = new SeededRandom(77);
   const clock = { ms: START_MS, nowMs: () => clock.ms };
-  const store = await SqlStore.open(sqliteDialect(new DatabaseSync(":memory:")));
+  const store = await SqlStore.open(sqliteDialect(new DatabaseSync(":memory:"), "memory"));
   await store.transaction(async (tx) => {
     const [id, ula, pool4] = [randomId(random, "n"), randomUla(random), randomPool4(random)];
     await tx.insertNetwork({ id, name: "test", ula, pool4, createdMs: 0 });

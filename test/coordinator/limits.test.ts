@@ -130,7 +130,7 @@ test("a key's probes are answered up to their rate, and each sequence number onc
 test("an IPv4 address rests a day before another identity gets it; an IPv6 address is given once", async () => {
   const random = new SeededRandom(2);
   const network = { id: "n_1", name: "x", ula: randomUla(random), pool4: "10.7.0.0/30", createdMs: 0 }; // two usable
-  const store = await SqlStore.open(sqliteDialect(new DatabaseSync(":memory:")));
+  const store = await SqlStore.open(sqliteDialect(new DatabaseSync(":memory:"), "memory"));
   const given = async (id: string, identity: string, nowMs: number): Promise<readonly string[]> =>
     await store.transaction(async (tx) => {
       const kind = "node" as const;

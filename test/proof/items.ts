@@ -27,6 +27,10 @@ export const PROOF_ITEMS: readonly ProofItem[] = [
       files: ["test/interop/tcp-linux.test.ts", "test/interop/tcp-edges.test.ts", "test/interop/tcp-goodput.test.ts"],
     },
   },
+  {
+    title: "faults of the machine, backup and restore",
+    run: { files: ["test/scripts/faults.test.ts", "test/scripts/restore.test.ts"] },
+  },
   { title: "mutants: each guard taken out", run: { command: ["node", "test/mutants/main.ts"] } },
   { title: "simulator, 10,000 seeds", run: { command: ["node", "test/sim/many-seeds.ts"] } },
   { title: "fuzz", run: { command: ["npm", "run", "fuzz", "--", "--long"] } },

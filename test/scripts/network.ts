@@ -101,12 +101,16 @@ export class TestNetwork {
       namespace: this.#options.namespace,
       env: this.#options.env,
     });
-    const ready = await started.event("ready line", readyLine);
+    this.useCoordinator(started, await started.event("ready line", readyLine));
+    this.#listen = new URL(this.#url).host;
+    return started;
+  }
+
+  /** One that the test has started by itself, over the same data. */
+  useCoordinator(started: Program, ready: Readonly<Record<string, unknown>>): void {
     this.#url = String(ready["url"]);
     this.#adminUrl = String(ready["adminUrl"]);
-    this.#listen = new URL(this.#url).host;
     this.#coordinator = started;
-    return started;
   }
 
   /** Any process, ended by close(). */

@@ -394,6 +394,7 @@ export class SqlStore implements Store {
     const { error } = await migrator.migrateToLatest();
     if (error !== undefined) {
       await db.destroy();
+      if (error instanceof WirebadgeError) throw error;
       throw new WirebadgeError("STORE_FAILED", "the store's tables can't be brought up to date", {
         hint: "the data folder may have been written by a newer version",
         cause: error,
