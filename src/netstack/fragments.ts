@@ -128,7 +128,11 @@ function insert(assembly: Assembly, buffer: Uint8Array, offset: number, info: Pa
   while (index > 0 && pieces[index - 1]!.from >= from) index--;
   const after = pieces[index];
   const before = pieces[index - 1];
-  if (after !== undefined && after.from === from && equalBytes(after.bytes, part)) return undefined; // twice
+  if (after !== undefined && after.from === from && equalBytes(after.bytes, part)) {
+    // Twice is harmless, but not once as the last and once as one with more to come.
+    const wasLast = assembly.payloadBytes === to;
+    return wasLast === info.hasMoreFragments ? "FRAGMENT_INCONSISTENT" : undefined;
+  }
   if (after !== undefined && after.from < to) return "FRAGMENT_OVERLAP";
   if (before !== undefined && before.from + before.bytes.length > from) return "FRAGMENT_OVERLAP";
   if (!info.hasMoreFragments) {

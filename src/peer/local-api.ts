@@ -80,25 +80,35 @@ function checkRequest(request: IncomingMessage): void {
   }
 }
 
-async function readBody(request: IncomingMessage, route: Route): Promise<unknown> {
+async function readBytes(request: IncomingMessage): Promise<Buffer> {
   const chunks: Buffer[] = [];
   let length = 0;
-  for await (const chunk of request) {
-    length += chunk.length;
-    if (length > LOCAL_API_BODY_MAX_BYTES) {
-      throw new WirebadgeError("TOO_LARGE", "the body is too large", { hint: "64 KiB are the most" });
+  try {
+    for await (const chunk of request) {
+      length += chunk.length;
+      if (length > LOCAL_API_BODY_MAX_BYTES) {
+        throw new WirebadgeError("TOO_LARGE", "the body is too large", { hint: "64 KiB are the most" });
+      }
+      chunks.push(chunk);
     }
-    chunks.push(chunk);
+  } catch (error) {
+    if (error instanceof WirebadgeError) throw error;
+    throw usage("the body ended early", "send all of it"); // its client went away: no failure of ours
   }
+  return Buffer.concat(chunks);
+}
+
+async function readBody(request: IncomingMessage, route: Route): Promise<unknown> {
+  const bytes = await readBytes(request);
   if (route.method === "GET") {
-    if (length > 0) throw usage("a GET has no body", "leave it out");
+    if (bytes.length > 0) throw usage("a GET has no body", "leave it out");
     return undefined;
   }
   if (request.headers["content-type"] !== "application/json") {
     throw usage("the body is not said to be JSON", "send Content-Type: application/json");
   }
   try {
-    return JSON.parse(Buffer.concat(chunks).toString("utf8"));
+    return JSON.parse(bytes.toString("utf8"));
   } catch {
     throw usage("the body is not JSON", "check its quotes and braces");
   }
@@ -189,9 +199,9 @@ export class LocalApiServer {
     response.once("close", () => controller.abort());
     try {
       checkRequest(request);
-      const url = new URL(request.url ?? "/", `http://${LOCAL_API_HOST}`);
-      const route = Object.hasOwn(ROUTES, url.pathname) ? ROUTES[url.pathname] : undefined;
-      if (route === undefined)
+      const url = URL.parse(request.url ?? "/", `http://${LOCAL_API_HOST}`);
+      const route = url !== null && Object.hasOwn(ROUTES, url.pathname) ? ROUTES[url.pathname] : undefined;
+      if (url === null || route === undefined)
         throw new WirebadgeError("NOT_FOUND", "there is no such path", { hint: "see /v1/status" });
       if (request.method !== route.method)
         throw new WirebadgeError("METHOD_NOT_ALLOWED", `this path takes ${route.method}`);

@@ -83,6 +83,29 @@ const CASES: Case[] = [
     act: async (peer) => (await peer.shaken()).send(peer.hello(new Uint8Array(32).fill(7))),
   },
   {
+    what: "a hello that was signed in another channel, which stands",
+    drop: "hello-bad-signature",
+    code: CLOSE.badRecord,
+    act: async (peer) => {
+      const other = await new RawPeer(token).shaken();
+      await peer.shaken();
+      peer.send(other.hello());
+      other.end();
+    },
+  },
+  {
+    what: "a proof of possession that was made in another channel, which stands",
+    drop: "possession-not-proved",
+    code: CLOSE.badRecord,
+    act: async (peer) => {
+      const other = await new RawPeer(token).shaken();
+      await peer.shaken();
+      peer.send(peer.hello());
+      peer.send(other.enroll());
+      other.end();
+    },
+  },
+  {
     what: "a hello with another key's signature",
     drop: "hello-bad-signature",
     code: CLOSE.badRecord,

@@ -96,6 +96,20 @@ describe.each([
     expect(peer.counter("FRAGMENT_OVERLAP")).toBe(1);
   });
 
+  it("that come twice, once as the last and once with more to come, are refused", () => {
+    for (const order of [
+      [1, 2, 0],
+      [2, 1, 0],
+    ]) {
+      const { peer, got } = listening();
+      const [first, last] = cut(2992);
+      const parts = [first!, last!, { ...last!, more: true }];
+      for (const index of order) peer.send(fragment(parts[index]!));
+      expect(got).toEqual([]);
+      expect(peer.counter("FRAGMENT_INCONSISTENT")).toBe(1);
+    }
+  });
+
   it("with two ends, or something behind the end, are refused", () => {
     for (const odd of [
       { from: 2000, bytes: whole.slice(2000, 2008), more: false },

@@ -131,6 +131,8 @@ test.each([
   ["GET", "/v1/status/", "", "NOT_FOUND"],
   ["GET", "/v1/__proto__", "", "NOT_FOUND"],
   ["GET", "/__proto__", "", "NOT_FOUND"],
+  ["GET", "//", "", "NOT_FOUND"],
+  ["GET", "//[", "", "NOT_FOUND"],
   ["POST", "/v1/status", "", "METHOD_NOT_ALLOWED"],
   ["DELETE", "/v1/denials", "", "METHOD_NOT_ALLOWED"],
   ["GET", "/v1/ping", "", "METHOD_NOT_ALLOWED"],
@@ -150,6 +152,7 @@ test.each([
   const head = `${method} ${path} HTTP/1.1\r\nHost: wirebadge\r\nConnection: close\r\n`;
   const type = body === "" ? "" : `Content-Type: application/json\r\nContent-Length: ${body.length}\r\n`;
   expect(problem(await raw(client, `${head}${type}\r\n${body}`)).code).toBe(code);
+  expect(failures).toEqual([]);
 });
 
 test("a ping whose body isn't said to be JSON is refused", async () => {
@@ -157,6 +160,19 @@ test("a ping whose body isn't said to be JSON is refused", async () => {
   const head = "POST /v1/ping HTTP/1.1\r\nHost: wirebadge\r\nConnection: close\r\n";
   const answer = await raw(client, `${head}Content-Type: text/plain\r\nContent-Length: 12\r\n\r\n{"name":"x"}`);
   expect(problem(answer).code).toBe("USAGE");
+});
+
+test("a client that goes away in the middle of its body is no failure of ours", async () => {
+  const client = await serve();
+  const head = "POST /v1/ping HTTP/1.1\r\nHost: wirebadge\r\nContent-Type: application/json\r\nContent-Length: 9\r\n";
+  await new Promise<void>((resolve) => {
+    const socket = connect(client.socketPath);
+    socket.on("error", () => undefined);
+    socket.on("close", () => resolve());
+    socket.resume().end(`${head}\r\n{`);
+  });
+  expect(await client.denials()).toEqual({ denials: [] });
+  expect(failures).toEqual([]);
 });
 
 test("what isn't HTTP, and headers without end, are closed", async () => {
