@@ -18,7 +18,8 @@ const USAGE = `usage: npm run mutants [-- PATH …] [--core] [--workers N]
   --core        only those that \`npm test\` takes: filter, leases, replay window, mac checks, dial rules, tokens
   --workers N   processes at once (2)
 `;
-const HANG_MS = 90_000; // a mutant that loops for ever: its test would never end, which is missing it too
+const HANG_MS = 120_000; // a mutant that loops for ever: its test would never end, which is missing it too
+const ALL_TESTS_MAX_MS = 900_000; // all of them once, on a busy machine
 const top = fileURLToPath(new URL("../..", import.meta.url));
 
 interface Outcome {
@@ -30,11 +31,11 @@ interface Outcome {
 class Worker {
   #child: ChildProcess | undefined;
 
-  async run(job: Job): Promise<string | undefined> {
+  async run(job: Job, withinMs = HANG_MS): Promise<string | undefined> {
     this.#child ??= await this.#start();
     const child = this.#child;
     const { promise, resolve } = Promise.withResolvers<string | undefined>();
-    const timer = setTimeout(() => resolve("(hangs)"), HANG_MS);
+    const timer = setTimeout(() => resolve("(hangs)"), withinMs);
     const answered = (answer: Answer): void => resolve(answer.failed);
     const exited = (code: number | null): void => resolve(`(ends the process: ${code})`);
     child.once("message", answered).once("exit", exited);
@@ -106,7 +107,7 @@ async function runSources(worker: Worker, next: () => MutatedSource | undefined,
 /** The tests must pass as things are, or a failure would prove nothing. */
 async function failingAlready(worker: Worker, sources: readonly MutatedSource[]): Promise<string | undefined> {
   const tests = [...new Set(sources.flatMap((source) => source.tests))];
-  return await worker.run({ id: 0, tests });
+  return await worker.run({ id: 0, tests }, ALL_TESTS_MAX_MS);
 }
 
 interface Options {

@@ -21,6 +21,7 @@ const DEVICE = [
   "test/wireguard/tunnel.test.ts",
   "test/wireguard/handshake.test.ts",
   "test/wireguard/session.test.ts",
+  "test/wireguard/handshake-flood.test.ts",
 ];
 const JOINING = [
   "test/coordinator/refusals.test.ts",
@@ -62,6 +63,8 @@ export const MUTATED: readonly MutatedSource[] = [
   { core: true, file: "src/wireguard/replay-window.ts", tests: ["test/wireguard/replay-window.test.ts"] },
   { core: true, file: "src/wireguard/cookies.ts", tests: ["test/wireguard/cookies.test.ts", ...DEVICE] },
   { core: true, file: "src/wireguard/rate-limiter.ts", tests: ["test/wireguard/rate-limiter.test.ts", ...DEVICE] },
+  { file: "src/wireguard/handshake-gate.ts", tests: ["test/wireguard/handshake-flood.test.ts", ...DEVICE] },
+  { file: "src/wireguard/handshake-work.ts", tests: ["test/wireguard/handshake-flood.test.ts", ...DEVICE] },
   { core: true, file: "src/wireguard/handshake.ts", tests: ["test/wireguard/handshake.test.ts", ...DEVICE] },
   { core: true, file: "src/wireguard/device.ts", tests: DEVICE },
   { file: "src/wireguard/tunnel.ts", tests: ["test/wireguard/tunnel.test.ts", ...DEVICE] },
@@ -87,6 +90,8 @@ export const MUTATED: readonly MutatedSource[] = [
   { file: "src/coordinator/enrolment.ts", tests: JOINING },
   { file: "src/coordinator/control-connection.ts", tests: ["test/coordinator/channel.test.ts", ...JOINING] },
   { file: "src/coordinator/revocation.ts", tests: ["test/coordinator/peers.test.ts", ...JOINING] },
+  { file: "src/coordinator/epoch.ts", tests: ["test/coordinator/old-copy.test.ts", ...JOINING] },
+  { file: "src/coordinator/continuity.ts", tests: ["test/coordinator/old-copy.test.ts", ...JOINING] },
   { file: "src/coordinator/probe-server.ts", tests: ["test/coordinator/peers.test.ts", ...JOINING] },
   { file: "src/coordinator/source-limits.ts", tests: ["test/coordinator/limits.test.ts", ...JOINING] },
   { file: "src/control/noise-nk.ts", tests: ["test/control/noise-nk.test.ts", ...CONTROL] },
