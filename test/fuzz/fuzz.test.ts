@@ -9,18 +9,20 @@ import { expect, test } from "vitest";
 import { record } from "../proof/form.ts";
 import { corpusOf, corpusTargets, keep } from "./corpus.ts";
 import { type FuzzOptions, fuzz, tryInput } from "./fuzzer.ts";
+import { runJob } from "./job.ts";
 import { bytesOf, type FuzzTarget, must, textOf } from "./target.ts";
-import { inputsOf, TARGETS } from "./targets.ts";
+import { splitOf, TARGETS } from "./targets.ts";
 
 const INPUTS = 100_000;
 const SEED = 1;
+const SPLIT = splitOf(INPUTS);
 let total = 0;
 
 test.each(TARGETS)(
   "$name: no throw, no hang, every invariant, and as deep as it should",
   { timeout: 120_000 },
   async (target) => {
-    const inputs = inputsOf(target, INPUTS);
+    const inputs = SPLIT.get(target)!;
     const result = await fuzz(target, { seed: SEED, inputs, corpus: corpusOf(target.name) });
     const { failure } = result;
     const again = `npm run fuzz -- --target ${target.name} --seed ${SEED} --inputs ${inputs}`;
@@ -86,6 +88,35 @@ test("a broken invariant and a hang are found", async () => {
   expect(failure?.message).toBe("Slow: an input takes too long");
 });
 
+test("planted growth of the heap is found, and what is let go again is none", { timeout: 60_000 }, async () => {
+  const options = { ...OPTIONS, inputs: 8_192 };
+  for (const make of [() => new Uint8Array(12_000), () => new Array<number>(1_500).fill(0.5)]) {
+    const target = (max: number): FuzzTarget => {
+      const kept: unknown[] = [];
+      return planted(() => {
+        if (kept.length >= max) kept.length = 0;
+        kept.push(make());
+        return "fine";
+      });
+    };
+    expect((await runJob(target(1_000), options)).failure).toBeUndefined();
+    expect((await runJob(target(8_192), options)).failure?.message).toMatch(/^the heap grew by \d\d MiB/);
+  }
+});
+
+test("ten million inputs: the shares of dear targets end, the others get the rest", () => {
+  const split = splitOf(10_000_000);
+  const total = [...split.values()].reduce((sum, inputs) => sum + inputs, 0);
+  expect(total).toBeGreaterThanOrEqual(10_000_000);
+  expect(total).toBeLessThan(10_000_000 + TARGETS.length);
+  for (const target of TARGETS) {
+    expect(split.get(target), target.name).toBeGreaterThanOrEqual(SPLIT.get(target)!);
+    expect(split.get(target), target.name).toBeLessThanOrEqual(target.most ?? 1_000_000);
+  }
+  const dear = TARGETS.find(({ most }) => most !== undefined)!;
+  expect(splitOf(10_000_000, [dear]).get(dear)).toBe(10_000_000);
+});
+
 test("an outcome that was not seen before leads further", async () => {
   const target = planted((text) => `${/^G?E?T?P?O?S?T?/.exec(text)![0].length}`);
   const { outcomes } = await fuzz({ ...target, seeds: [bytesOf("x")], words: ["G", "E", "T", "P", "O", "S"] }, OPTIONS);
@@ -106,7 +137,7 @@ test("the corpus keeps an input once, under its hash", () => {
 
 test("npm run fuzz runs targets in threads and ends with its table", () => {
   const main = fileURLToPath(new URL("main.ts", import.meta.url));
-  const args = ["--expose-gc", main, "--target", "end", "--inputs", "2000", "--seed", "3"];
+  const args = [main, "--target", "end", "--inputs", "2000", "--seed", "3"];
   const run = spawnSync(process.execPath, args, { encoding: "utf8" });
   expect(run.stderr).toBe("");
   expect(run.stdout).toMatch(/endpoint +2,000 .* 0\n\n2,000 inputs, seed 3, 0 failures/);

@@ -21,7 +21,7 @@ export interface FuzzOptions {
   readonly withLong?: boolean;
   /** How long the first failure is made smaller; 10 s. */
   readonly minimiseMs?: number;
-  /** Of CPU, for one input of up to 64 KiB; 100. */
+  /** Of CPU, for one input of up to 64 KiB; the target's own, else 100. */
   readonly slowMs?: number;
   /** Asked now and then; true ends the run. */
   readonly stopped?: () => boolean;
@@ -71,8 +71,14 @@ function cpuMs(): number {
   return (user + system) / 1_000;
 }
 
+const slowOf = (target: FuzzTarget): number => target.slowMs ?? SLOW_MS;
+
 /** What is wrong with this input; undefined when nothing is. Also says when it took too long. */
-export async function tryInput(target: FuzzTarget, input: Uint8Array, slowMs = SLOW_MS): Promise<string | undefined> {
+export async function tryInput(
+  target: FuzzTarget,
+  input: Uint8Array,
+  slowMs = slowOf(target),
+): Promise<string | undefined> {
   const allowed = allowedMs(input, slowMs);
   try {
     let bestMs = Number.POSITIVE_INFINITY;
@@ -174,7 +180,7 @@ class Fuzzer {
     const before = this.#outcomes.get(outcome) ?? 0;
     this.#outcomes.set(outcome, before + 1);
     if (before === 0) this.#keep(input);
-    const { slowMs = SLOW_MS } = this.#options;
+    const { slowMs = slowOf(this.#target) } = this.#options;
     if (tookMs > allowedMs(input, slowMs)) {
       const said = await tryInput(this.#target, input, slowMs);
       if (said !== undefined) throw new Error(said);

@@ -1,4 +1,4 @@
-// `npm run fuzz`: hostile input for every decoder and state machine, on all cores. A failing input is made smaller and
+// `npm run fuzz`: hostile input for every target of targets.ts, on all cores. A failing input is made smaller and
 // kept in test/fuzz/corpus, which `npm run check` runs again for ever.
 // Exit 0: nothing failed. 1: something did. 2: the command was not understood.
 import { readFileSync } from "node:fs";
@@ -8,9 +8,10 @@ import { parseArgs } from "node:util";
 import { Worker } from "node:worker_threads";
 import { record } from "../proof/form.ts";
 import { corpusOf, keep } from "./corpus.ts";
-import { type FuzzFailure, type FuzzResult, tryInput } from "./fuzzer.ts";
+import { type FuzzFailure, tryInput } from "./fuzzer.ts";
+import type { JobResult } from "./job.ts";
 import type { FuzzTarget } from "./target.ts";
-import { inputsOf, TARGETS } from "./targets.ts";
+import { splitOf, TARGETS } from "./targets.ts";
 import type { FromWorker, Job, WorkerSetup } from "./worker.ts";
 
 const shown = (count: number): string => count.toLocaleString("en");
@@ -67,8 +68,7 @@ async function replay(target: FuzzTarget, file: string): Promise<number> {
   return said === undefined ? 0 : 1;
 }
 
-interface Row extends FuzzResult {
-  readonly grewBytes: number;
+interface Row extends JobResult {
   readonly kept: number;
 }
 
@@ -80,12 +80,8 @@ function tell(failure: FuzzFailure): void {
   console.error(`  kept as ${path}\n  npm run fuzz -- --target ${target} --replay ${path}`);
 }
 
-/** Runs the jobs on workers, the largest first; Ctrl-C ends them with what they have. */
-async function runJobs(
-  jobs: readonly Job[],
-  isCovered: boolean,
-  onDone: (row: Omit<Row, "kept">) => void,
-): Promise<void> {
+/** Runs the jobs on workers, in their order; Ctrl-C ends them with what they have. */
+async function runJobs(jobs: readonly Job[], isCovered: boolean, onDone: (result: JobResult) => void): Promise<void> {
   const stop = new SharedArrayBuffer(4);
   const onSignal = (): void => void Atomics.store(new Int32Array(stop), 0, 1);
   process.once("SIGINT", onSignal);
@@ -105,18 +101,18 @@ async function runJobs(
     });
     try {
       for (let job = waiting.shift(); job !== undefined; job = waiting.shift()) {
-        const row = await new Promise<Omit<Row, "kept">>((resolve, reject) => {
+        const result = await new Promise<JobResult>((resolve, reject) => {
           worker.removeAllListeners();
           worker.once("error", reject);
           worker.on("message", (message: FromWorker) => {
-            if (message.kind === "done") return resolve({ ...message.result, grewBytes: message.grewBytes });
+            if (message.kind === "done") return resolve(message.result);
             under.set(worker, `${message.target} ${message.inputs.toLocaleString("en")}`);
             show();
           });
           worker.postMessage(job);
         });
         under.delete(worker);
-        onDone(row);
+        onDone(result);
         if (Atomics.load(new Int32Array(stop), 0) === 1) waiting.length = 0;
       }
     } finally {
@@ -133,13 +129,14 @@ function table(rows: readonly Row[]): string {
     .map((row) => [
       row.target,
       row.inputs.toLocaleString("en"),
-      Math.round(row.inputs / Math.max(row.seconds, 0.001)).toLocaleString("en"),
+      Math.round(row.inputs / Math.max(row.cpuSeconds, 0.001)).toLocaleString("en"),
+      `${row.cpuSeconds.toFixed(1)} s`,
       `${row.slowestMs.toFixed(0)} ms`,
       String(row.outcomes.size),
       String(row.kept),
       row.failure === undefined ? "0" : "1",
     ]);
-  const head = ["target", "inputs", "inputs/s", "slowest", "outcomes", "new in corpus", "failures"];
+  const head = ["target", "inputs", "inputs/s", "CPU", "slowest", "outcomes", "new in corpus", "failures"];
   const widths = head.map((name, column) => Math.max(name.length, ...lines.map((line) => line[column]!.length)));
   const text = (line: readonly string[]): string =>
     line.map((cell, column) => (column === 0 ? cell.padEnd(widths[0]!) : cell.padStart(widths[column]!))).join("  ");
@@ -153,16 +150,21 @@ async function main(): Promise<number> {
     return 0;
   }
   if (file !== undefined) return await replay(targets[0]!, file);
-  const jobs = targets.map((target) => ({ target: target.name, seed, inputs: inputsOf(target, inputs, targets) }));
-  jobs.sort((a, b) => b.inputs - a.inputs);
-  console.log(`seed ${seed}, ${inputs.toLocaleString("en")} inputs, ${targets.length} targets`);
+  const split = splitOf(inputs, targets);
+  // The dearest first, so that no core has a long one left at the end.
+  const jobs = [...split]
+    .sort(([a], [b]) => a.share - b.share)
+    .map(([{ name: target }, n]) => ({ target, seed, inputs: n }));
+  console.log(`seed ${seed}, ${shown(inputs)} inputs, ${targets.length} targets:`);
+  console.log(`${jobs.map((job) => `${job.target} ${shown(job.inputs)}`).join(", ")}\n`);
   const rows: Row[] = [];
   const startedMs = performance.now();
   await runJobs(jobs, coverage, (row) => {
-    if (row.failure !== undefined) tell(row.failure);
-    const before = corpusOf(row.target).length;
-    if (keeps) for (const input of row.fresh.filter((one) => one.length <= 2_048).slice(0, 40)) keep(row.target, input);
-    rows.push({ ...row, kept: corpusOf(row.target).length - before });
+    const { target, failure, fresh } = row;
+    if (failure !== undefined) tell(failure);
+    const before = corpusOf(target).length;
+    if (keeps) for (const input of fresh.filter((one) => one.length <= 2_048).slice(0, 40)) keep(target, input);
+    rows.push({ ...row, kept: corpusOf(target).length - before });
   });
   const total = rows.reduce((sum, row) => sum + row.inputs, 0);
   const failures = rows.filter((row) => row.failure !== undefined).length;

@@ -6,7 +6,11 @@ export interface FuzzTarget {
   readonly name: string;
   /** How many inputs it gets, against the others: cheap targets get more. */
   readonly share: number;
+  /** Dear ones: no more than these of a run of millions. */
+  readonly most?: number;
   readonly maxBytes: number;
+  /** Of CPU that 64 KiB of input may take, where 100 would be no more than a small margin. */
+  readonly slowMs?: number;
   /** Valid examples: where mutation begins. */
   readonly seeds: readonly Uint8Array[];
   /** A fresh input that knows the format. */

@@ -26,8 +26,24 @@ export const TARGETS: readonly FuzzTarget[] = [
   ...LOCAL_TARGETS,
 ];
 
-/** `total` inputs spread over the targets by their shares, rounded up. */
-export function inputsOf(target: FuzzTarget, total: number, among: readonly FuzzTarget[] = TARGETS): number {
-  const shares = among.reduce((sum, { share }) => sum + share, 0);
-  return Math.ceil((total * target.share) / shares);
+/**
+ * `total` inputs spread over the targets by their shares, rounded up. Of many a dear target gets its `most`, and the
+ * others the rest; where all are dear, none is spared.
+ */
+export function splitOf(total: number, among: readonly FuzzTarget[] = TARGETS): ReadonlyMap<FuzzTarget, number> {
+  const split = new Map<FuzzTarget, number>();
+  const isSpared = among.some(({ most }) => most === undefined);
+  let open = among;
+  for (;;) {
+    const left = total - [...split.values()].reduce((sum, inputs) => sum + inputs, 0);
+    const shares = open.reduce((sum, { share }) => sum + share, 0);
+    const wanted = (target: FuzzTarget): number => Math.ceil((left * target.share) / shares);
+    const full = isSpared ? open.filter((target) => wanted(target) > (target.most ?? Number.POSITIVE_INFINITY)) : [];
+    for (const target of full) split.set(target, target.most!);
+    if (full.length === 0) {
+      for (const target of open) split.set(target, wanted(target));
+      return split;
+    }
+    open = open.filter((target) => !split.has(target));
+  }
 }

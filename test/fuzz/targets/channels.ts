@@ -182,6 +182,7 @@ export const CHANNEL_TARGETS: readonly FuzzTarget[] = [
   {
     name: "channel",
     share: 8,
+    most: 30_000,
     maxBytes: 120,
     seeds: [
       Uint8Array.of(0, 0, 4, 16, 0, 20, 0, 5, 4, 0, 9, 4),

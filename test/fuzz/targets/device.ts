@@ -225,6 +225,7 @@ export const DEVICE_TARGETS: readonly FuzzTarget[] = [
   {
     name: "wireguard-device",
     share: 5,
+    most: 20_000,
     maxBytes: 160,
     seeds: [
       Uint8Array.of(0, 0, 3, 3, 3, 0, 0, 3, 0, 8, 3, 7, 0, 8, 0, 1, 9, 0, 5),

@@ -284,6 +284,7 @@ export const FRAGMENT_TARGETS: readonly FuzzTarget[] = [
   {
     name: "fragments",
     share: 8,
+    most: 30_000,
     maxBytes: 600,
     seeds: [
       Uint8Array.of(0, 0, 0, 1, 0, 0, 0, 0, 0, 2, 0, 0, 3, 0, 0, 4, 0, 0, 5),

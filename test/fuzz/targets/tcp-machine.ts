@@ -360,6 +360,7 @@ export const TCP_TARGETS: readonly FuzzTarget[] = [
   {
     name: "tcp-machine",
     share: 8,
+    most: 40_000,
     maxBytes: 400,
     seeds: [
       Uint8Array.of(...OPENED, 3, 3, 6, 3, 3, 2, 10, 3, 0),

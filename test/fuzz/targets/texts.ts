@@ -297,6 +297,8 @@ export const TEXT_TARGETS: readonly FuzzTarget[] = [
   }),
   text("policy-document", runPolicy, {
     share: 4,
+    most: 40_000,
+    slowMs: 300,
     seeds: [JSONC, "{}", JSON.stringify(POLICY), '{"grants":[],"grants":[]}', '{"never":{},"__proto__":1}']
       .concat(
         '{"grants":[{"from":"agent:a","to":"10.0.0.1/8 any"}]}',
@@ -322,6 +324,7 @@ export const TEXT_TARGETS: readonly FuzzTarget[] = [
   }),
   text("wg-config", runWg, {
     share: 10,
+    most: 60_000,
     seeds: [bytesOf(WG), bytesOf(`[Interface]\nPrivateKey=${WG_KEY}\nAddress=10.0.0.2\nPostUp=rm -rf /\n`)],
     words: [
       "[Peer]\n",
