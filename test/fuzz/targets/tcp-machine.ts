@@ -54,6 +54,7 @@ class Remote {
   /** Of the stack's stream, highest acknowledged by what the stack has sent. */
   stackFirst: number | undefined;
   stackNext = 0;
+  #contiguous = 0;
 
   constructor(first: number) {
     this.first = first;
@@ -61,8 +62,9 @@ class Remote {
 
   /** All bytes from the beginning up to here have been sent. */
   get contiguous(): number {
-    const gap = this.sent.indexOf(0);
-    return gap < 0 ? this.sent.length : gap;
+    const gap = this.sent.indexOf(0, this.#contiguous); // marks are only added
+    this.#contiguous = gap < 0 ? this.sent.length : gap;
+    return this.#contiguous;
   }
 }
 
