@@ -13,7 +13,7 @@ export default defineConfig({
           name: "unit",
           include: ["test/**/*.test.ts"],
           exclude: [...real, ...realtime],
-          testTimeout: 20_000,
+          testTimeout: 60_000,
           pool: "threads",
           isolate: false,
           maxWorkers: 2,

@@ -100,7 +100,8 @@ function compare(seed: number, spoil: Spoil): string | undefined {
         verdict.reason === "NEVER" &&
         expected.reason === "NO_GRANT" &&
         nowMs === compiledMs &&
-        !isByName(policy, world, at, to);
+        !isByName(policy, world, at, to) &&
+        !isToldUnclothed(policy, world, { from, at, to, protocol, port }, nowMs);
       if (!agrees || !ruleIsRight || saysTooMuch) {
         const asked = `${direction} ${from} → ${at} ${JSON.stringify(to)} ${protocol}:${port} at ${nowMs}`;
         const said = `${expected.reason} ${expected.ruleIds}`;
@@ -148,6 +149,16 @@ function isByName(policy: Policy, world: World, at: string, to: unknown): boolea
     typeof to !== "string" &&
     (isV4(to as Address) || embeddedV4s(to as Address).length > 0);
   return servesName || isWide || session.offeredRoutes.some((route) => route.startsWith("host:"));
+}
+
+/**
+ * A never of an IPv4 address is seen through NAT64 and the like: whoever is told of it for the address itself learns
+ * nothing from being told of it for the same address in other clothes, though those lead nowhere.
+ */
+function isToldUnclothed(policy: Policy, world: World, asked: Asked, nowMs: number): boolean {
+  const { to } = asked;
+  if (typeof to === "string") return false;
+  return embeddedV4s(to).some((v4) => evaluate(policy, world, { ...asked, to: v4 }, nowMs).reason === "NEVER");
 }
 
 const WORLDS = Math.ceil(Number(process.env["FC_RUNS"] ?? 2_000) / JUDGED_PER_WORLD);
