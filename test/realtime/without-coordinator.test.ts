@@ -2,8 +2,8 @@
 // When it is back, everybody comes back by himself.
 import type { Socket } from "node:net";
 import { expect, test } from "vitest";
-import { exchange, TestNetwork } from "./network.ts";
-import { until } from "./program.ts";
+import { exchange, TestNetwork } from "../scripts/network.ts";
+import { until } from "../scripts/program.ts";
 
 const LEASE_MS = 30_000;
 const SOCKS_NOT_ALLOWED = /SOCKS reply 2/;

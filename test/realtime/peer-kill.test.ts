@@ -3,8 +3,8 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { type Recorder, TestNetwork, type TestPeer } from "./network.ts";
-import { until } from "./program.ts";
+import { type Recorder, TestNetwork, type TestPeer } from "../scripts/network.ts";
+import { until } from "../scripts/program.ts";
 
 let network: TestNetwork;
 let service: Recorder;
