@@ -3,6 +3,23 @@ import { defineConfig } from "vitest/config";
 const realtime = ["test/realtime/**/*.test.ts"];
 const real = ["test/interop/**/*.test.ts", "test/hostile/**/*.test.ts", "test/scripts/**/*.test.ts"];
 
+// In-process too, but each takes seconds: in `npm test`, not in `npm run check`.
+const slow = [
+  "test/fuzz/**/*.test.ts",
+  "test/others/**/*.test.ts",
+  "test/sim/{plants,tools}.test.ts",
+  "test/wireguard/handshake-flood.test.ts",
+  "test/policy/hostile-packets.test.ts",
+  "test/coordinator/old-copy.test.ts",
+];
+const threads = {
+  testTimeout: 60_000,
+  pool: "threads",
+  isolate: false,
+  maxWorkers: 2,
+  sequence: { groupOrder: 0 },
+} as const;
+
 export default defineConfig({
   test: {
     projects: [
@@ -12,14 +29,11 @@ export default defineConfig({
         test: {
           name: "unit",
           include: ["test/**/*.test.ts"],
-          exclude: [...real, ...realtime],
-          testTimeout: 60_000,
-          pool: "threads",
-          isolate: false,
-          maxWorkers: 2,
-          sequence: { groupOrder: 0 },
+          exclude: [...real, ...realtime, ...slow],
+          ...threads,
         },
       },
+      { test: { name: "slow", include: slow, ...threads } },
       {
         // Real parts: processes of their own, network namespaces, other implementations. One file at a time.
         test: {

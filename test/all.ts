@@ -12,7 +12,7 @@ const top = fileURLToPath(new URL("..", import.meta.url));
 const cache = join(top, "node_modules/.cache/wirebadge");
 const REPORT = join(cache, "tests.json");
 const PARTS = [
-  { name: "rest", projects: ["unit", "real"], shownAtOnce: true },
+  { name: "rest", projects: ["unit", "slow", "real"], shownAtOnce: true },
   { name: "realtime", projects: ["realtime"], shownAtOnce: false },
 ] as const;
 
