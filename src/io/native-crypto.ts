@@ -1,23 +1,15 @@
-// Builds the native provider: X25519 and Ed25519 by node:crypto, ChaCha20-Poly1305 by OpenSSL's EVP through FFI. Not
+// Builds the native provider: Ed25519 by node:crypto, X25519 and ChaCha20-Poly1305 by OpenSSL's EVP through FFI. Not
 // yet trusted: io/crypto-choice.ts tries it on published vectors first.
-import {
-  createPrivateKey,
-  createPublicKey,
-  diffieHellman,
-  type KeyObject,
-  sign as nodeSign,
-  verify as nodeVerify,
-} from "node:crypto";
+import { createPrivateKey, createPublicKey, type KeyObject, sign as nodeSign, verify as nodeVerify } from "node:crypto";
 import { assert } from "../base/assert.ts";
 import { concatBytes, equalBytes, fromHex } from "../base/bytes.ts";
 import { NativeCrypto } from "../crypto/native.ts";
 import { KEY_BYTES, SIGNATURE_BYTES } from "../crypto/provider.ts";
 import { Arena } from "./ffi/arena.ts";
 import { OPENSSL_ARENA_BYTES, OpenSslAead } from "./ffi/openssl.ts";
+import { OpenSslX25519 } from "./ffi/x25519.ts";
 
 // DER around a raw key (RFC 8410 §7, §4): importing it so is the only way into node:crypto.
-const X25519_PRIVATE = fromHex("302e020100300506032b656e04220420")!;
-const X25519_PUBLIC = fromHex("302a300506032b656e032100")!;
 const ED25519_PRIVATE = fromHex("302e020100300506032b657004220420")!;
 const ED25519_PUBLIC = fromHex("302a300506032b6570032100")!;
 
@@ -27,8 +19,8 @@ interface Imported {
 }
 
 /**
- * KeyObjects by the identity of the raw key's array: importing costs as much as the Diffie–Hellman itself. The content
- * is compared too, since an array may be overwritten and used again; an entry goes when its array does.
+ * KeyObjects by the identity of the raw key's array: importing costs as much as a signature. The content is compared
+ * too, since an array may be overwritten and used again; an entry goes when its array does.
  */
 class KeyCache {
   readonly #prefix: Uint8Array;
@@ -63,20 +55,12 @@ function rawPublicKey(privateKey: KeyObject): Uint8Array {
 /** Throws when the FFI or its functions are missing. Packets in the given arena are sealed and opened in place. */
 export function createNativeCrypto(arena: Arena = new Arena(OPENSSL_ARENA_BYTES)): NativeCrypto {
   const aead = new OpenSslAead(arena);
-  const dhPrivate = new KeyCache("pkcs8", X25519_PRIVATE);
-  const dhPublic = new KeyCache("spki", X25519_PUBLIC);
+  const x25519 = new OpenSslX25519(arena);
   const signPrivate = new KeyCache("pkcs8", ED25519_PRIVATE);
   const signPublic = new KeyCache("spki", ED25519_PUBLIC);
   return new NativeCrypto({
-    publicKey: (privateKey) => rawPublicKey(dhPrivate.get(privateKey)),
-    dh(privateKey, publicKey) {
-      const keys = { privateKey: dhPrivate.get(privateKey), publicKey: dhPublic.get(publicKey) };
-      try {
-        return new Uint8Array(diffieHellman(keys));
-      } catch {
-        return undefined; // OpenSSL refuses an all-zero result, and nothing else, of two well-formed keys
-      }
-    },
+    publicKey: (privateKey) => x25519.publicKey(privateKey),
+    dh: (privateKey, publicKey) => x25519.dh(privateKey, publicKey),
     transportAead: (key) => aead.transportAead(key),
     sealWithNonce: (key, nonce, plaintext, aad) => aead.sealWithNonce(key, nonce, plaintext, aad),
     openWithNonce: (key, nonce, sealed, aad) => aead.openWithNonce(key, nonce, sealed, aad),

@@ -10,6 +10,7 @@ const FLOOD = { kind: "initiation", sources: 1_000, perSecond: 20_000 } as const
 const TRIES = 3;
 const P99_MAX_MS = 1_000;
 const FLOW_KEPT_MIN = 0.5;
+const LONG_PART_MAX = 0.4; // by the wall clock, whatever had the CPU in between
 const GREW_MAX_MB = scale(20, 30); // of 10 s; the engine's young generation goes on growing for a while after
 const WARM_UP_MS = 4_000;
 const QUIET_MS = 4_000;
@@ -20,6 +21,8 @@ interface Pair {
 }
 
 const p99 = (measured: Measured): number => percentile(measured.handshakesMs, 0.99);
+const longPart = ({ flooded }: Pair): number =>
+  flooded.counters["handshakes-over-1ms"]! / flooded.counters["handshakes-messages"]!;
 const kept = ({ quiet, flooded }: Pair): number => flooded.flow / quiet.flow;
 async function measurePair(scene: FloodScene, forMs: number): Promise<Pair> {
   const quiet = await scene.measure(QUIET_MS, QUIET_MS / 50);
@@ -31,7 +34,9 @@ function figures(pair: Pair): string {
   const flow = `flow ${quiet.flow.toFixed(1)} → ${flooded.flow.toFixed(1)} MB/s (${Math.round(100 * kept(pair))} %)`;
   const times = `handshake p99 ${p99(quiet).toFixed(0)} → ${p99(flooded).toFixed(0)} ms`;
   const { "handshakes-over-1ms": over = 0, "handshakes-messages": messages = 0 } = flooded.counters;
-  const work = messages === 0 ? "" : `, ${messages} messages worked on, ${over} of them over 1 ms`;
+  const meanMs = ((flooded.counters["handshakes-spent-ms"] ?? 0) / messages).toFixed(2);
+  const part = Math.round((100 * over) / messages);
+  const work = messages === 0 ? "" : `, ${messages} messages worked on, ${meanMs} ms each, ${part} % over 1 ms`;
   const rate = flooded.flood?.perSecond.toLocaleString("en");
   return `${rate}/s: ${times}, ${flow}, memory + ${flooded.grewMb.toFixed(1)} MB${work}`;
 }
@@ -40,7 +45,7 @@ const holds = (pair: Pair): boolean =>
   p99(pair.flooded) < P99_MAX_MS &&
   kept(pair) >= FLOW_KEPT_MIN &&
   pair.flooded.grewMb <= GREW_MAX_MB &&
-  pair.flooded.counters["handshakes-over-1ms"]! < pair.flooded.counters["handshakes-messages"]! / 2;
+  longPart(pair) < LONG_PART_MAX;
 
 /** The first try that holds, else the last. */
 async function bestOf(options: SceneOptions, forMs: number, ok: (pair: Pair) => boolean): Promise<Pair> {
@@ -93,9 +98,8 @@ describe.runIf(needs("linux", "root", "netns"))("20,000 initiations a second fro
       expect(flooded.counters["wireguard-COOKIES_SENT"]).toBeGreaterThan(1_000);
       expect(flooded.wire.received).toBeLessThan(flooded.flood!.sent / 2);
       expect(flooded.wire.receivedBytes).toBeLessThan(flooded.wire.sentBytes / 4);
-      // Of all messages worked on, one a turn (test/wireguard/handshake-flood.test.ts), most took less than 1 ms by the
-      // wall clock, whatever had the CPU in between.
-      expect(flooded.counters["handshakes-over-1ms"]! / flooded.counters["handshakes-messages"]!).toBeLessThan(0.5);
+      // Of all messages worked on, one a turn (test/wireguard/handshake-flood.test.ts), most took less than 1 ms.
+      expect(longPart(pair)).toBeLessThan(LONG_PART_MAX);
     },
   );
 });

@@ -67,7 +67,7 @@ interface Scratch {
   readonly packetAt: number;
 }
 
-/** Bytes that `OpenSslAead` takes from its arena, rounded up. */
+/** Bytes that `OpenSslAead` and `OpenSslX25519` take from their arena, rounded up. */
 export const OPENSSL_ARENA_BYTES = 65_536;
 
 function makeScratch(arena: Arena): Scratch {
