@@ -90,6 +90,7 @@ export function readJoinToken(input: string): JoinToken | TokenProblem {
   const bytes = fromBase64Url(body.slice("wb_join_".length));
   if (bytes === undefined) return "mistyped";
   if ((bytes[0] ?? 0) > JOIN_TOKEN_VERSION) return "too-new";
+  if (bytes[0] !== JOIN_TOKEN_VERSION) return "mistyped"; // there was no version before it
   if (bytes.length < HEADER_BYTES || bytes.length !== HEADER_BYTES + readU16(bytes, 1)) return "mistyped";
   const url = fromUtf8(bytes.subarray(HEADER_BYTES));
   if (url === undefined || !isCoordinatorUrl(url)) return "bad-url";

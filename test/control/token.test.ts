@@ -47,6 +47,7 @@ test.each([
   [text.toLowerCase(), "mistyped"],
   [again("wb_join_!!!!"), "mistyped"],
   [again("wb_join_AQ"), "mistyped"],
+  [again(text.replace(/^wb_join_AQ/, "wb_join_AA").slice(0, -9)), "mistyped"], // version 0, found by the fuzzer
   [again(text.slice(0, -13)), "mistyped"],
   [formatSecretToken("admin", new Uint8Array(10), new Uint8Array(32)), "wrong-kind"],
   ["wb_guest_x_y_00000000", "wrong-kind"],
