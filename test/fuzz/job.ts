@@ -6,7 +6,7 @@ import { type FuzzOptions, type FuzzResult, fuzz } from "./fuzzer.ts";
 import type { FuzzTarget } from "./target.ts";
 
 const GROWTH_MAX_BYTES = 48 * 2 ** 20; // the pool of inputs, compiled code and the collector's own ease
-const COLLECT_TRIES = 5;
+const COLLECT_TRIES = 10; // 2 s in all: on a busy machine that thread waits for its turn
 
 setFlagsFromString("--expose-gc");
 const collect = runInNewContext("gc") as () => void;
@@ -37,7 +37,7 @@ export async function runJob(target: FuzzTarget, options: FuzzOptions): Promise<
   const grew = (): number => (warmBytes === undefined ? 0 : heldBytes() - warmBytes);
   let grewBytes = grew();
   for (let tries = 1; tries < COLLECT_TRIES && grewBytes > GROWTH_MAX_BYTES; tries++) {
-    await setTimeout(20 * tries); // a buffer's memory is given back behind the collector, by another thread
+    await setTimeout(50 * tries); // a buffer's memory is given back behind the collector, by another thread
     grewBytes = grew();
   }
   const { user, system } = process.threadCpuUsage(before);
