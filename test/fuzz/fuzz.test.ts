@@ -100,7 +100,9 @@ test("planted growth of the heap is found, and what is let go again is none", { 
       });
     };
     expect((await runJob(target(1_000), options)).failure).toBeUndefined();
-    expect((await runJob(target(8_192), options)).failure?.message).toMatch(/^the heap grew by \d+ MiB/);
+    // No bound: an input that the machine made slow is run again, so that there are more of them than asked for.
+    const growing = await runJob(target(Number.POSITIVE_INFINITY), options);
+    expect(growing.failure?.message).toMatch(/^the heap grew by \d+ MiB/);
   }
 });
 

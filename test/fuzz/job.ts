@@ -1,14 +1,14 @@
 // One target's part of a run: its inputs, and whether memory grew with them.
-import { setTimeout } from "node:timers/promises";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { type FuzzOptions, type FuzzResult, fuzz } from "./fuzzer.ts";
 import type { FuzzTarget } from "./target.ts";
 
 const GROWTH_MAX_BYTES = 48 * 2 ** 20; // the pool of inputs, compiled code and the collector's own ease
-const COLLECT_TRIES = 10; // 2 s in all: on a busy machine that thread waits for its turn
 
 setFlagsFromString("--expose-gc");
+// Else another thread gives freed buffers back, on a busy machine whenever it gets its turn: until then they count.
+setFlagsFromString("--no-concurrent-array-buffer-sweeping");
 const collect = runInNewContext("gc") as () => void;
 
 /** Held after a collection: objects, and the buffers behind them. */
@@ -34,12 +34,7 @@ export async function runJob(target: FuzzTarget, options: FuzzOptions): Promise<
     options.onProgress?.(count);
   };
   const made = await fuzz(target, { ...options, onProgress });
-  const grew = (): number => (warmBytes === undefined ? 0 : heldBytes() - warmBytes);
-  let grewBytes = grew();
-  for (let tries = 1; tries < COLLECT_TRIES && grewBytes > GROWTH_MAX_BYTES; tries++) {
-    await setTimeout(50 * tries); // a buffer's memory is given back behind the collector, by another thread
-    grewBytes = grew();
-  }
+  const grewBytes = warmBytes === undefined ? 0 : heldBytes() - warmBytes;
   const { user, system } = process.threadCpuUsage(before);
   const result = { ...made, grewBytes, cpuSeconds: (user + system) / 1e6 };
   if (made.failure !== undefined || grewBytes <= GROWTH_MAX_BYTES) return result;
