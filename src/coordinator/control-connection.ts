@@ -1,6 +1,7 @@
 // One WebSocket of the control channel, from its first byte: message 1 → challenge → hello → enrol or resume → records.
 // Nothing that comes in is acted on before the hello's signature holds. Records are worked on one at a time; every
 // refusal has a name and a counter.
+
 import type { WebSocket } from "ws";
 import { fromBase64, toBase64 } from "../base/bytes.ts";
 import { WirebadgeError } from "../base/errors.ts";
@@ -11,6 +12,7 @@ import {
   CONTROL_SEND_QUEUE_MAX_BYTES,
 } from "../base/limits.ts";
 import { type Random, randomBytes } from "../base/random.ts";
+import { TokenBucket } from "../base/token-bucket.ts";
 import { Channel } from "../control/channel.ts";
 import { CLOSE, type CloseCode } from "../control/close-codes.ts";
 import { PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, prologueOf } from "../control/contexts.ts";
@@ -31,7 +33,7 @@ import { type Crypto, KEY_BYTES, type KeyPair } from "../crypto/provider.ts";
 import type { Clock } from "../io/clock.ts";
 import type { Counters } from "./counters.ts";
 import type { Logger } from "./options.ts";
-import { RateLimit, type SourceLimits } from "./source-limits.ts";
+import type { SourceLimits } from "./source-limits.ts";
 
 /** A peer that proved both its keys and asks to come in. */
 export interface Applicant {
@@ -80,7 +82,7 @@ export class ControlConnection {
   #working = false;
   #waiting: Uint8Array[] = [];
   #heardMs: number;
-  #rate: RateLimit | undefined;
+  #rate: TokenBucket | undefined;
   readonly #onAdmitted: () => void;
 
   constructor(context: ConnectionContext, socket: WebSocket, source: string, onAdmitted: () => void) {
@@ -281,8 +283,8 @@ export class ControlConnection {
       return;
     }
     if (this.#stage === "admission") return await this.#onAdmission(message);
-    this.#rate ??= new RateLimit(CONTROL_RECORDS_PER_SECOND_MAX, 2 * CONTROL_RECORDS_PER_SECOND_MAX, this.#heardMs);
-    if (!this.#rate.allows(this.#heardMs)) {
+    this.#rate ??= new TokenBucket(this.#heardMs, CONTROL_RECORDS_PER_SECOND_MAX, 2 * CONTROL_RECORDS_PER_SECOND_MAX);
+    if (!this.#rate.take(this.#heardMs)) {
       this.#fail("control-record-rate", CLOSE.tooMany);
       return;
     }

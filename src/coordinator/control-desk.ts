@@ -4,6 +4,7 @@
 import { parseEndpoint } from "../base/address.ts";
 import { toBase64 } from "../base/bytes.ts";
 import { WirebadgeError } from "../base/errors.ts";
+import { TokenBucket } from "../base/token-bucket.ts";
 import { MINUTE_MS } from "../base/units.ts";
 import { CLOSE } from "../control/close-codes.ts";
 import { type PeerMessage, type PeerMessageOf, RECORD_LEASE } from "../control/messages.ts";
@@ -17,7 +18,6 @@ import type { Netmaps } from "./netmaps.ts";
 import type { ProbeServer } from "./probe-server.ts";
 import type { PeerRecords } from "./records.ts";
 import type { Roster } from "./roster.ts";
-import { RateLimit } from "./source-limits.ts";
 import type { SessionRow } from "./store/rows.ts";
 
 const PUNCHES_PER_SECOND_MAX = 20;
@@ -26,7 +26,7 @@ const AUDITED_OFFERS_MAX = 32; // of one session at once; the count says how man
 interface Present {
   readonly connection: ControlConnection;
   readonly probeKey: ProbeKey;
-  readonly punches: RateLimit;
+  readonly punches: TokenBucket;
 }
 
 export interface DeskParts {
@@ -81,7 +81,7 @@ export class ControlDesk implements ControlHandler {
     this.#dropPresence(session.id);
     const nowMs = core.nowMs();
     const probeKey = probes.add();
-    const punches = new RateLimit(PUNCHES_PER_SECOND_MAX, PUNCHES_PER_SECOND_MAX, nowMs);
+    const punches = new TokenBucket(nowMs, PUNCHES_PER_SECOND_MAX, PUNCHES_PER_SECOND_MAX);
     this.#present.set(session.id, { connection, probeKey, punches });
     const known = sameOffers(before ?? session, session.offeredRoutes, session.offeredServes) && before !== undefined;
     const concerned = new Set(netmaps.seenBy(session.id));
@@ -231,7 +231,7 @@ export class ControlDesk implements ControlHandler {
   /** Told only to a peer that knows the asker: nobody else has anything to do with it. */
   #punch(from: string, to: string): void {
     const { core, netmaps } = this.#parts;
-    const allowed = netmaps.knows(to, from) && this.#present.get(from)?.punches.allows(core.nowMs()) === true;
+    const allowed = netmaps.knows(to, from) && this.#present.get(from)?.punches.take(core.nowMs()) === true;
     core.counters.add(allowed ? "punches-relayed" : "punches-dropped");
     if (allowed) netmaps.connection(to)?.sendMessage({ type: "punch", session: from });
   }

@@ -1,21 +1,22 @@
 // The UDP side: tells a peer's WireGuard socket which endpoint it is seen at. Keys live as long as their control
 // channel; a probe is answered once for each sequence number, at a bounded rate, with as many bytes as it had.
 // Everything else gets silence and a counter.
+
 import { createSocket, type RemoteInfo, type Socket } from "node:dgram";
 import { parseAddress } from "../base/address.ts";
 import { toHex } from "../base/bytes.ts";
 import { CONTROL_SESSIONS_CONNECTED_MAX, PROBES_PER_SECOND_MAX } from "../base/limits.ts";
 import { type Random, randomBytes } from "../base/random.ts";
+import { TokenBucket } from "../base/token-bucket.ts";
 import { encodeProbeAnswer, openProbe, PROBE_ID_BYTES, type ProbeKey, probeId } from "../control/probe.ts";
 import { type Crypto, KEY_BYTES } from "../crypto/provider.ts";
 import type { Clock } from "../io/clock.ts";
 import type { Counters } from "./counters.ts";
 import { hostPort, type ListenAddress, listenError } from "./listen.ts";
-import { RateLimit } from "./source-limits.ts";
 
 interface KnownKey {
   readonly probeKey: ProbeKey;
-  readonly rate: RateLimit;
+  readonly rate: TokenBucket;
   highestSequence: number;
 }
 
@@ -38,7 +39,7 @@ export class ProbeServer {
   add(): ProbeKey {
     if (this.#keys.size >= CONTROL_SESSIONS_CONNECTED_MAX) this.#keys.delete(this.#keys.keys().next().value!);
     const probeKey = { id: randomBytes(this.#random, PROBE_ID_BYTES), key: randomBytes(this.#random, KEY_BYTES) };
-    const rate = new RateLimit(PROBES_PER_SECOND_MAX, PROBES_PER_SECOND_MAX, this.#clock.nowMs());
+    const rate = new TokenBucket(this.#clock.nowMs(), PROBES_PER_SECOND_MAX, PROBES_PER_SECOND_MAX);
     this.#keys.set(toHex(probeKey.id), { probeKey, rate, highestSequence: -1 });
     return probeKey;
   }
@@ -56,7 +57,7 @@ export class ProbeServer {
     const sequence = openProbe(this.#crypto, known.probeKey.key, datagram);
     if (typeof sequence === "string") return this.#silence(sequence);
     if (sequence <= known.highestSequence) return this.#silence("probe-replayed");
-    if (!known.rate.allows(this.#clock.nowMs())) return this.#silence("probe-rate");
+    if (!known.rate.take(this.#clock.nowMs())) return this.#silence("probe-rate");
     const address = parseAddress(from.address.replace(/%.*$/, ""));
     if (address === undefined) return this.#silence("probe-no-address");
     known.highestSequence = sequence;

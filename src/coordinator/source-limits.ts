@@ -6,7 +6,7 @@ import {
   CONTROL_HANDSHAKES_PER_SECOND_MAX,
   CONTROL_SOURCES_MAX,
 } from "../base/limits.ts";
-import { SECOND_MS } from "../base/units.ts";
+import { TokenBucket } from "../base/token-bucket.ts";
 
 /** `192.0.2.1/32` or `2001:db8:1:2::/64`; "unknown" for what is no address. */
 export function sourceOf(remoteAddress: string | undefined): string {
@@ -15,32 +15,8 @@ export function sourceOf(remoteAddress: string | undefined): string {
   return formatPrefix(makePrefix(address, isV4(address) ? 128 : 64));
 }
 
-/** A token bucket. */
-export class RateLimit {
-  readonly #perSecond: number;
-  readonly #burst: number;
-  #tokens: number;
-  #atMs: number;
-
-  constructor(perSecond: number, burst: number, nowMs: number) {
-    this.#perSecond = perSecond;
-    this.#burst = burst;
-    this.#tokens = burst;
-    this.#atMs = nowMs;
-  }
-
-  allows(nowMs: number): boolean {
-    const earned = (Math.max(0, nowMs - this.#atMs) / SECOND_MS) * this.#perSecond;
-    this.#tokens = Math.min(this.#burst, this.#tokens + earned);
-    this.#atMs = nowMs;
-    if (this.#tokens < 1) return false;
-    this.#tokens--;
-    return true;
-  }
-}
-
 export class SourceLimits {
-  readonly #limits = new Map<string, RateLimit>(); // in order of last use
+  readonly #limits = new Map<string, TokenBucket>(); // in order of last use
   readonly #perSecond: number;
   readonly #burst: number;
   readonly #sourcesMax: number;
@@ -61,10 +37,10 @@ export class SourceLimits {
 
   /** False when that source has had its share for now. */
   allows(source: string, nowMs: number): boolean {
-    const limit = this.#limits.get(source) ?? new RateLimit(this.#perSecond, this.#burst, nowMs);
+    const limit = this.#limits.get(source) ?? new TokenBucket(nowMs, this.#perSecond, this.#burst);
     this.#limits.delete(source);
     if (this.#limits.size >= this.#sourcesMax) this.#limits.delete(this.#limits.keys().next().value!);
     this.#limits.set(source, limit);
-    return limit.allows(nowMs);
+    return limit.take(nowMs);
   }
 }

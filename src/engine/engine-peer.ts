@@ -2,7 +2,7 @@
 import type { Address, Endpoint, Prefix } from "../base/address.ts";
 import { assert } from "../base/assert.ts";
 import { FLOW_KEEPALIVE_MS, LINK_REPLIES_PER_SECOND_MAX } from "../base/limits.ts";
-import { SECOND_MS } from "../base/units.ts";
+import { TokenBucket } from "../base/token-bucket.ts";
 import { PeerPath } from "../path/peer-path.ts";
 import type { Tunnel } from "../wireguard/tunnel.ts";
 import type { DesiredPeer } from "./desired-state.ts";
@@ -25,8 +25,7 @@ export class EnginePeer implements RoutedPeer {
   #isKeptOpen = false;
   /** Of the newest session of its tunnel. */
   sessionStartedMs = Number.NEGATIVE_INFINITY;
-  #replyTokens = LINK_REPLIES_PER_SECOND_MAX;
-  #replyTokensMs = 0;
+  readonly #replies = new TokenBucket(0, LINK_REPLIES_PER_SECOND_MAX, LINK_REPLIES_PER_SECOND_MAX);
 
   constructor(desired: DesiredPeer, slot: number) {
     this.session = desired.session;
@@ -66,14 +65,9 @@ export class EnginePeer implements RoutedPeer {
     return this.persistentKeepaliveMs ?? (this.#isKeptOpen ? FLOW_KEEPALIVE_MS : undefined);
   }
 
-  /** Token bucket over everything that the peer's packets can make us send back on the peer link. */
+  /** Over everything that the peer's packets can make us send back on the peer link. */
   takeReplyToken(nowMs: number): boolean {
-    const refill = ((nowMs - this.#replyTokensMs) / SECOND_MS) * LINK_REPLIES_PER_SECOND_MAX;
-    this.#replyTokens = Math.min(LINK_REPLIES_PER_SECOND_MAX, this.#replyTokens + refill);
-    this.#replyTokensMs = nowMs;
-    if (this.#replyTokens < 1) return false;
-    this.#replyTokens--;
-    return true;
+    return this.#replies.take(nowMs);
   }
 }
 

@@ -8,6 +8,7 @@ import {
   KNOWN_SOURCES_MAX,
   RATE_LIMITER_SOURCES_MAX,
 } from "../base/limits.ts";
+import { TokenBucket } from "../base/token-bucket.ts";
 import { SECOND_MS } from "../base/units.ts";
 import { COOKIE_REPLY_BYTES } from "../wire/wireguard.ts";
 import type { CookieAnswerer } from "./cookies.ts";
@@ -22,7 +23,6 @@ import {
   type SourceKey,
   STRANGER_ASKS_EVERY_MS,
   sourceKey,
-  TokenBucket,
 } from "./rate-limiter.ts";
 import type { DeviceCounters } from "./received.ts";
 

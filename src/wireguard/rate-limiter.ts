@@ -1,7 +1,7 @@
 // What a flood of handshakes meets before any Diffie–Hellman when the device is under load [WG §5.4.7]: token buckets
 // for each source, which is one IPv4 address, or one IPv6 /64, since a host has all addresses of that.
 import { type Address, isV4 } from "../base/address.ts";
-import { SECOND_MS } from "../base/units.ts";
+import { TokenBucket } from "../base/token-bucket.ts";
 
 /** Of a sender that has shown a cookie, or that is known. */
 export const HANDSHAKES_PER_SOURCE_PER_SECOND = 20;
@@ -13,30 +13,6 @@ export const COOKIES_PER_SOURCE_PER_SECOND = 1;
 export const COOKIES_PER_SOURCE_BURST = 2;
 /** To all. */
 export const COOKIES_BURST = 200;
-
-export class TokenBucket {
-  readonly #perSecond: number;
-  readonly #burst: number;
-  #tokens: number;
-  #filledMs: number;
-
-  constructor(nowMs: number, perSecond: number, burst: number) {
-    this.#perSecond = perSecond;
-    this.#burst = burst;
-    this.#tokens = burst;
-    this.#filledMs = nowMs;
-  }
-
-  /** One token, if `spare` more are left behind. */
-  take(nowMs: number, spare = 0): boolean {
-    const earned = ((nowMs - this.#filledMs) * this.#perSecond) / SECOND_MS;
-    this.#tokens = Math.min(this.#burst, this.#tokens + earned);
-    this.#filledMs = nowMs;
-    if (this.#tokens < 1 + spare) return false;
-    this.#tokens--;
-    return true;
-  }
-}
 
 /** As a Map's key. */
 export type SourceKey = number | string;

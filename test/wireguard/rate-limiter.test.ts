@@ -1,8 +1,9 @@
 import { expect, test } from "vitest";
 import { parseAddress } from "../../src/base/address.ts";
 import { SeededRandom } from "../../src/base/random.ts";
+import { TokenBucket } from "../../src/base/token-bucket.ts";
 import { IndexTable } from "../../src/wireguard/index-table.ts";
-import { RateLimiter, type SourceKey, sourceKey, TokenBucket } from "../../src/wireguard/rate-limiter.ts";
+import { RateLimiter, type SourceKey, sourceKey } from "../../src/wireguard/rate-limiter.ts";
 
 const at = (text: string): SourceKey => sourceKey(parseAddress(text)!);
 const NOW = 1_000_000;
