@@ -1,12 +1,9 @@
 // What a denial looks like to whom it concerns, between real processes: at once, with its reason and id, and no word of
 // what the caller may not know. And offers that nobody gave a peer the right to make: they change nothing for others.
 
-import { readFile } from "node:fs/promises";
 import { createConnection, type Socket } from "node:net";
-import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { SocksReplyError } from "../../src/cli/socks-client.ts";
-import { auditSchema } from "../../src/coordinator/http/schema.ts";
 import type { Denial } from "../../src/peer/local-api-schema.ts";
 import { type CommandOutcome, type Recorder, TestNetwork, type TestPeer } from "./network.ts";
 import { until } from "./program.ts";
@@ -194,13 +191,6 @@ async function tables(peer: TestPeer): Promise<unknown> {
   return { revision, policyVersion, known, services, serving, refusedOffers };
 }
 
-async function audit(action: string): Promise<{ subject: string; details: Record<string, unknown> }[]> {
-  const token = (await readFile(join(network.dataFolder, "admin.token"), "utf8")).trim();
-  const headers = { authorization: `Bearer ${token}` };
-  const answer = await fetch(`${network.adminUrl}/v1/audit?limit=1000`, { headers });
-  return auditSchema.parse(await answer.json()).entries.filter((entry) => entry.action === action);
-}
-
 test("a node that offers part of another's route, or all addresses, changes nobody's tables", async () => {
   const others = [gateway, laptop, coder, auditor];
   const before = await Promise.all(others.map(tables));
@@ -213,7 +203,7 @@ test("a node that offers part of another's route, or all addresses, changes nobo
   expect((await rogue.status()).serving).toEqual([]);
 
   const line = await until("audit line", async () =>
-    (await audit("offer.refuse")).find(({ subject }) => subject === `session:${rogue.session}`),
+    (await network.audit("offer.refuse")).find(({ subject }) => subject === `session:${rogue.session}`),
   );
   expect(JSON.stringify(line.details)).toContain("::/0");
   const { sessions } = await network.admin(["session", "list"]);

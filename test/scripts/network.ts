@@ -13,6 +13,7 @@ import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import { AdminClient, readAdminToken } from "../../src/cli/admin-client.ts";
 import { connectThroughSocks, parseSocksEntry, type SocksEntry } from "../../src/cli/socks-client.ts";
+import { type AuditEntry, auditSchema } from "../../src/coordinator/http/schema.ts";
 import { LocalApiClient } from "../../src/peer/local-api-client.ts";
 import type { Denial, EntryPoint, Status } from "../../src/peer/local-api-schema.ts";
 import type { Namespace } from "../namespaces.ts";
@@ -148,6 +149,12 @@ export class TestNetwork {
     if (outcome.code !== 0)
       throw new Error(`wirebadge ${words.join(" ")}: ${outcome.code}: ${outcome.stdout}${outcome.stderr}`);
     return outcome.stdout === "" ? {} : (JSON.parse(outcome.stdout) as Record<string, unknown>);
+  }
+
+  /** The audit log's entries of that action. */
+  async audit(action: string): Promise<AuditEntry[]> {
+    const { entries } = auditSchema.parse(await this.api("GET", "/v1/audit?limit=1000"));
+    return entries.filter((entry) => entry.action === action);
   }
 
   adminCommand(words: readonly string[], stdin = ""): Promise<CommandOutcome> {
