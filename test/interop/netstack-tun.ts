@@ -2,24 +2,24 @@
 // the other, both in this process. Prints one line of JSON: scenario → what came out. netstack-linux.test.ts says what
 // it must be.
 import { spawnSync } from "node:child_process";
-import { createHash } from "node:crypto";
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
-import { connect, createServer, type Socket } from "node:net";
+import { connect, createServer } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
-import { type Address, parseAddress } from "../../src/base/address.ts";
 import { SeededRandom } from "../../src/base/random.ts";
 import { Tun } from "../../src/io/ffi/tun.ts";
-import type { NetstackHandler, TcpConnection, TcpHandler, TcpOpening } from "../../src/netstack/contract.ts";
+import type { NetstackHandler, TcpOpening } from "../../src/netstack/contract.ts";
 import { UserspaceStack } from "../../src/netstack/stack.ts";
+import { blocks, hashOf, hashOfBlocks, pourInto, StackEnd } from "./tcp-linux/ends.ts";
+import { address, type Family } from "./tcp-linux/world.ts";
 
 const DEVICE = "wbtest0";
+const SEED = 11;
 const BULK_BYTES = 24 * 1024 * 1024;
 const FAMILIES = {
   v4: { stack: "10.99.0.2", kernel: "10.99.0.1" },
   v6: { stack: "fd99::2", kernel: "fd99::1" },
 } as const;
-type Family = keyof typeof FAMILIES;
 
 const startMs = Date.now();
 const nowMs = (): number => startMs + performance.now();
@@ -39,12 +39,6 @@ const handler: NetstackHandler = {
 const stack = new UserspaceStack({ random: new SeededRandom(Date.now() | 0), mtuBytes: 1420, handler });
 stack.setLocalAddresses([address("10.99.0.2"), address("fd99::2")]);
 
-function address(text: string): Address {
-  const parsed = parseAddress(text);
-  if (parsed === undefined) throw new Error(text);
-  return parsed;
-}
-
 const packet = new Uint8Array(65_536);
 let stopped = false;
 function pump(): void {
@@ -61,113 +55,28 @@ function pump(): void {
 }
 pump();
 
-/** The same bytes for whoever asks: chunk by chunk, never all at once. */
-function* chunks(totalBytes: number): Generator<Uint8Array> {
-  const random = new SeededRandom(11);
-  const block = new Uint8Array(256 * 1024);
-  random.fill(block);
-  for (let at = 0; at < totalBytes; at += block.length) {
-    block[at % block.length] = at & 255;
-    yield block.slice(0, Math.min(block.length, totalBytes - at));
-  }
-}
-
-function expectedHash(totalBytes: number): string {
-  const hash = createHash("sha256");
-  for (const chunk of chunks(totalBytes)) hash.update(chunk);
-  return hash.digest("hex");
-}
-
-/** A stack connection that hashes what it reads, and can pour. */
-class Side implements TcpHandler {
-  readonly hash = createHash("sha256");
-  readonly ended = Promise.withResolvers<string>();
-  readonly opened = Promise.withResolvers<void>();
-  readonly gone = Promise.withResolvers<string>();
-  connection!: TcpConnection;
-  #source: Generator<Uint8Array> | undefined;
-  #rest: Uint8Array | undefined;
-  answer: string | undefined;
-
-  connected(): void {
-    this.opened.resolve();
-  }
-
-  readable(): void {
-    for (let bytes = this.connection.read(nowMs(), 65_536); bytes !== undefined; ) {
-      this.hash.update(bytes);
-      bytes = this.connection.read(nowMs(), 65_536);
-    }
-    if (!this.connection.remoteEnded) return;
-    this.ended.resolve(this.hash.digest("hex"));
-    if (this.answer === undefined) return;
-    this.connection.write(nowMs(), Buffer.from(this.answer));
-    this.connection.end(nowMs());
-  }
-
-  pour(totalBytes: number): void {
-    this.#source = chunks(totalBytes);
-    this.writable();
-  }
-
-  writable(): void {
-    while (this.#source !== undefined) {
-      const bytes = this.#rest ?? (this.#source.next().value as Uint8Array | undefined);
-      if (bytes === undefined) {
-        this.#source = undefined;
-        this.connection.end(nowMs());
-        return;
-      }
-      const taken = this.connection.write(nowMs(), bytes);
-      this.#rest = taken < bytes.length ? bytes.subarray(taken) : undefined;
-      if (this.#rest !== undefined) return;
-    }
-  }
-
-  closed(reason: string): void {
-    this.gone.resolve(reason);
-    this.opened.resolve();
-    this.ended.resolve(`closed: ${reason}`);
-  }
-}
-
-function accept(family: Family, port: number, onSide: (side: Side) => void): void {
+function accept(family: Family, port: number, onSide: (side: StackEnd) => void): void {
   stack.listenTcp({ address: address(FAMILIES[family].stack), port }, (connection) => {
-    const side = new Side();
-    side.connection = connection;
-    connection.handler = side;
-    onSide(side);
+    onSide(new StackEnd({ stack, nowMs }, connection));
   });
 }
 
-function dial(family: Family, port: number): Side {
-  const side = new Side();
+function dial(family: Family, port: number): StackEnd {
+  const side = new StackEnd({ stack, nowMs });
   const { stack: from, kernel } = FAMILIES[family];
   side.connection = stack.connectTcp(nowMs(), address(from), { address: address(kernel), port }, side)!;
   return side;
-}
-
-/** The socket lives on: a plain `for await` would destroy it, and with it what it still has to send. */
-async function hashOf(socket: Socket): Promise<string> {
-  const hash = createHash("sha256");
-  for await (const bytes of socket.iterator({ destroyOnReturn: false })) hash.update(bytes as Uint8Array);
-  return hash.digest("hex");
-}
-
-async function pourInto(socket: Socket, totalBytes: number): Promise<void> {
-  for (const chunk of chunks(totalBytes)) if (!socket.write(chunk)) await once(socket, "drain");
-  socket.end();
 }
 
 /** Both directions at once, the kernel as the client. */
 async function bulkFromKernel(family: Family, port: number, totalBytes: number): Promise<string[]> {
   const theirs = Promise.withResolvers<string>();
   accept(family, port, (side) => {
-    side.pour(totalBytes);
+    side.pour(blocks(totalBytes, SEED));
     side.ended.promise.then(theirs.resolve);
   });
   const socket = connect({ host: FAMILIES[family].stack, port, allowHalfOpen: true });
-  const [ours] = await Promise.all([hashOf(socket), pourInto(socket, totalBytes)]);
+  const [ours] = await Promise.all([hashOf(socket), pourInto(socket, blocks(totalBytes, SEED))]);
   return [await theirs.promise, ours];
 }
 
@@ -176,12 +85,12 @@ async function bulkFromStack(family: Family, totalBytes: number): Promise<string
   const theirs = Promise.withResolvers<string>();
   const server = createServer({ allowHalfOpen: true }, (socket) => {
     hashOf(socket).then(theirs.resolve);
-    void pourInto(socket, totalBytes);
+    void pourInto(socket, blocks(totalBytes, SEED));
   }).listen(0, FAMILIES[family].kernel);
   await once(server, "listening");
   const side = dial(family, (server.address() as { port: number }).port);
   await side.opened.promise;
-  side.pour(totalBytes);
+  side.pour(blocks(totalBytes, SEED));
   const hashes = [await theirs.promise, await side.ended.promise];
   server.close();
   return [...hashes, await side.gone.promise];
@@ -190,7 +99,10 @@ async function bulkFromStack(family: Family, totalBytes: number): Promise<string
 /** The kernel ends its direction first and still gets the answer. */
 async function halfClose(family: Family): Promise<string> {
   accept(family, 7001, (side) => {
-    side.answer = "after the end";
+    void side.ended.promise.then(() => {
+      side.connection.write(nowMs(), Buffer.from("after the end"));
+      side.connection.end(nowMs());
+    });
   });
   const socket = connect({ host: FAMILIES[family].stack, port: 7001, allowHalfOpen: true });
   socket.end("question");
@@ -206,7 +118,7 @@ async function kernelConnectError(family: Family, port: number): Promise<string>
 }
 
 async function resets(): Promise<string[]> {
-  let accepted: Side | undefined;
+  let accepted: StackEnd | undefined;
   accept("v4", 7002, (side) => {
     accepted = side;
   });
@@ -267,7 +179,7 @@ const decide = (choose: (opening: TcpOpening) => void): void => {
   handler.tcpOpening = choose;
 };
 
-const out: Record<string, unknown> = { expected: expectedHash(BULK_BYTES) };
+const out: Record<string, unknown> = { expected: hashOfBlocks(BULK_BYTES, SEED) };
 for (const family of ["v4", "v6"] as const) {
   out[`bulk from kernel ${family}`] = await bulkFromKernel(family, 7000, BULK_BYTES);
   out[`bulk from stack ${family}`] = await bulkFromStack(family, BULK_BYTES);
@@ -292,7 +204,7 @@ if (process.argv[2] === "loss") {
      add rule inet lossy ${hook} meta l4proto tcp numgen random mod 100 < 2 drop`;
   out["nft"] = run("nft", `add table inet lossy\n${drop("input")}\n${drop("output")}`);
   const lossyBytes = 2 * 1024 * 1024;
-  out["expected lossy"] = expectedHash(lossyBytes);
+  out["expected lossy"] = hashOfBlocks(lossyBytes, SEED);
   out["lossy from kernel"] = await bulkFromKernel("v4", 7003, lossyBytes);
   out["lossy from stack"] = await bulkFromStack("v6", lossyBytes);
 }

@@ -25,9 +25,12 @@ export function hashOfBlocks(totalBytes: number, seed: number): string {
   return hash.digest("hex");
 }
 
+/** A stack and its clock. */
+export type Place = Pick<World, "nowMs" | "stack">;
+
 /** A connection of the stack that hashes what it reads, and pours what it is told. */
 export class StackEnd implements TcpHandler {
-  readonly #world: World;
+  readonly #place: Place;
   readonly #hash = createHash("sha256");
   readonly opened = Promise.withResolvers<void>();
   /** The hash of all that came, once the other end has ended. */
@@ -42,8 +45,8 @@ export class StackEnd implements TcpHandler {
   #rest: Uint8Array | undefined;
   #isEnded = false;
 
-  constructor(world: World, connection?: TcpConnection) {
-    this.#world = world;
+  constructor(place: Place, connection?: TcpConnection) {
+    this.#place = place;
     if (connection === undefined) return;
     this.connection = connection;
     connection.handler = this;
@@ -63,7 +66,7 @@ export class StackEnd implements TcpHandler {
 
   /** At most so many bytes. False when there were none. */
   sip(maxBytes: number): boolean {
-    const bytes = this.connection.read(this.#world.nowMs(), maxBytes);
+    const bytes = this.connection.read(this.#place.nowMs(), maxBytes);
     if (bytes !== undefined) {
       this.receivedBytes += bytes.length;
       this.#hash.update(bytes);
@@ -87,10 +90,10 @@ export class StackEnd implements TcpHandler {
       const bytes = this.#rest ?? (this.#source.next().value as Uint8Array | undefined);
       if (bytes === undefined) {
         this.#source = undefined;
-        this.connection.end(this.#world.nowMs());
+        this.connection.end(this.#place.nowMs());
         return;
       }
-      const taken = this.connection.write(this.#world.nowMs(), bytes);
+      const taken = this.connection.write(this.#place.nowMs(), bytes);
       this.#rest = taken < bytes.length ? bytes.subarray(taken) : undefined;
       if (this.#rest !== undefined) return;
     }
