@@ -90,7 +90,7 @@ async function fetchBackup(context: Context, folder: string, to: string, flags: 
   const client = await adminClient(context, flags);
   const { file, ...made } = await client.call("POST", "/v1/backups", backupSchema);
   const from = join(folder, file);
-  const { fsyncPath } = await import("../coordinator/backup.ts");
+  const { fsyncPath } = await import("../io/fsync-path.ts");
   try {
     copyFileSync(from, to, constants.COPYFILE_EXCL); // with its mode, 0600
     fsyncPath(to);

@@ -190,6 +190,7 @@ async function readFileAs(
     text = await readFile(path, "utf8");
   } catch (error) {
     throw new WirebadgeError(code, `${what} ${path} can't be read (${(error as NodeJS.ErrnoException).code})`, {
+      hint: "see that the path is right and that the file is yours to read",
       cause: error,
     });
   }

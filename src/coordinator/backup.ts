@@ -1,20 +1,10 @@
 // A backup: one SQLite file with the store as it was between two changes, and the keys. Made beside a running
 // coordinator by the coordinator itself, which alone may read its store.
-import {
-  chmodSync,
-  closeSync,
-  existsSync,
-  fsyncSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  statSync,
-} from "node:fs";
+import { chmodSync, existsSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { WirebadgeError } from "../base/errors.ts";
+import { fsyncPath } from "../io/fsync-path.ts";
 import type { DataPaths } from "./data-dir.ts";
 import { SqlStore } from "./store/sql-store.ts";
 import { openSqlite, sqliteDialect } from "./store/sqlite.ts";
@@ -28,15 +18,6 @@ export interface BackupMade {
   readonly createdMs: number;
   readonly bytes: number;
   readonly auditHead: AuditHead;
-}
-
-export function fsyncPath(path: string): void {
-  const file = openSync(path, "r");
-  try {
-    fsyncSync(file);
-  } finally {
-    closeSync(file);
-  }
 }
 
 /** Whole under its name, or not there. @throws STORE_FAILED */

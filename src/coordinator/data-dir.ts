@@ -10,6 +10,7 @@ import { WirebadgeError } from "../base/errors.ts";
 import { type Random, randomBytes } from "../base/random.ts";
 import { formatSecretToken, isSecretToken, SECRET_BYTES } from "../control/token.ts";
 import { type Crypto, KEY_BYTES, type KeyPair } from "../crypto/provider.ts";
+import { fsyncPath } from "../io/fsync-path.ts";
 
 export interface DataPaths {
   readonly keys: string;
@@ -59,12 +60,7 @@ export function writeSecretFile(path: string, text: string): void {
       closeSync(file);
     }
     renameSync(temporary, path);
-    const folder = openSync(dirname(path), "r");
-    try {
-      fsyncSync(folder);
-    } finally {
-      closeSync(folder);
-    }
+    fsyncPath(dirname(path));
   } catch (cause) {
     rmSync(temporary, { force: true });
     throw new WirebadgeError("STATE_UNREADABLE", `${path} can't be written`, {

@@ -4,8 +4,9 @@ import { copyFileSync, existsSync, linkSync, renameSync, rmSync } from "node:fs"
 import { dirname } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { WirebadgeError } from "../base/errors.ts";
+import { fsyncPath } from "../io/fsync-path.ts";
 import { verifyAuditChain } from "./audit.ts";
-import { BACKUP_VERSION, fsyncPath, openStore } from "./backup.ts";
+import { BACKUP_VERSION, openStore } from "./backup.ts";
 import { type DataPaths, prepareDataDir, writeSecretFile } from "./data-dir.ts";
 import { beginEpoch } from "./epoch.ts";
 import type { SessionRow } from "./store/rows.ts";

@@ -1,5 +1,5 @@
-// The one contract of every cryptographic provider: portable (tweetnacl, @stablelib) and native (node:crypto and
-// OpenSSL's EVP by FFI, given by constructor). Both run the same vectors. Nothing here throws for bad bytes: undefined
+// The one contract of every cryptographic provider: portable (tweetnacl, @stablelib) and native (OpenSSL's EVP by
+// FFI and node:crypto, given by constructor). Both run the same vectors. Nothing here throws for bad bytes: undefined
 // or false is the answer.
 
 export const KEY_BYTES = 32;

@@ -30,7 +30,7 @@ import { type Crypto, KEY_BYTES } from "../crypto/provider.ts";
 import type { Clock } from "../io/clock.ts";
 import { ControlAttempt } from "./control-attempt.ts";
 import { ControlEmitter, type ControlEvents, type ControlState } from "./control-events.ts";
-import { KeptForCoordinator, type KeptState } from "./kept.ts";
+import { KeptForCoordinator, type KeptState } from "./kept-for-coordinator.ts";
 
 export interface ControlTimers {
   /** Runs `fire` once after the delay; the function given back cancels it. */
@@ -50,7 +50,7 @@ export interface ControlClientOptions {
   readonly session?: string | undefined;
   readonly enrolment?: { readonly tokenId: string; readonly secret: Uint8Array } | undefined;
   readonly offers?: Offers | undefined;
-  /** From the state file: see kept.ts. */
+  /** From the state file: see kept-for-coordinator.ts. */
   readonly kept?: KeptState | undefined;
   readonly crypto: Crypto;
   readonly random: Random;

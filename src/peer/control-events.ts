@@ -2,7 +2,7 @@
 import type { WirebadgeError } from "../base/errors.ts";
 import type { Lease } from "../control/lease.ts";
 import type { Netmap, NetmapView } from "../control/netmap.ts";
-import type { KeptState } from "./kept.ts";
+import type { KeptState } from "./kept-for-coordinator.ts";
 
 /** What an enrolment or a resumption answered; to be written to the state file before anything else. */
 export interface SessionGrant {

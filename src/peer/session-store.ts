@@ -8,7 +8,7 @@ import { type JoinToken, parseJoinToken } from "../control/token.ts";
 import { osRandom } from "../io/os-random.ts";
 import { nextTimestampReserve } from "../wireguard/tai64n.ts";
 import type { SessionGrant } from "./control-events.ts";
-import type { KeptState } from "./kept.ts";
+import type { KeptState } from "./kept-for-coordinator.ts";
 import { defaultStateRoot, findStateFolder, listStateFolders, StateFolder } from "./state.ts";
 import { type PeerState, STATE_VERSION } from "./state-schema.ts";
 

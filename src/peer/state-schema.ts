@@ -33,7 +33,7 @@ export const peerStateSchema = z.strictObject({
     .string()
     .regex(/^[0-9a-f]{24}$/)
     .optional(),
-  /** For the coordinator, should it come back from an old backup: see kept.ts. */
+  /** For the coordinator, should it come back from an old backup: see kept-for-coordinator.ts. */
   kept: z
     .strictObject({
       bookmark: z.string().max(BOOKMARK_MAX_CHARACTERS).optional(),

@@ -23,6 +23,7 @@ import { toHex } from "../base/bytes.ts";
 import { WirebadgeError } from "../base/errors.ts";
 import { STATE_FILE_MAX_BYTES } from "../base/limits.ts";
 import { randomBytes } from "../base/random.ts";
+import { fsyncPath } from "../io/fsync-path.ts";
 import { osRandom } from "../io/os-random.ts";
 import { LOCAL_API_SOCKET } from "./local-api-schema.ts";
 import { errnoOf } from "./real-network.ts";
@@ -145,15 +146,6 @@ export function readState(folder: string): PeerState | undefined {
   if (parsed.success) return parsed.data;
   const where = parsed.error.issues[0]?.path.join(".") ?? "";
   throw unreadable(path, `is damaged${where === "" ? "" : ` at ${JSON.stringify(where)}`}`);
-}
-
-function fsyncPath(path: string): void {
-  const fd = openSync(path, "r");
-  try {
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
-  }
 }
 
 /** Starts in clock ticks since boot: tells a reused pid from the process that wrote the lock. */

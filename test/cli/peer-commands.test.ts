@@ -130,7 +130,8 @@ describe("up", () => {
     const missing = await run(["up", "--token-file", join(folder, "none")]);
     expect([missing.code, missing.stderr]).toEqual([
       2,
-      `error TOKEN_INVALID: the token file ${join(folder, "none")} can't be read (ENOENT)\n`,
+      `error TOKEN_INVALID: the token file ${join(folder, "none")} can't be read (ENOENT)\n` +
+        "hint: see that the path is right and that the file is yours to read\n",
     ]);
     expect((await run(["up", "--token-file", "-"], { stdin: "x".repeat(20_000) })).stderr).toContain("TOKEN_INVALID");
   });

@@ -26,7 +26,7 @@ import { type Clock, SystemClock } from "../../src/io/clock.ts";
 import { chooseCrypto } from "../../src/io/crypto-choice.ts";
 import { osRandom } from "../../src/io/os-random.ts";
 import { ControlClient, type ControlClientOptions } from "../../src/peer/control-client.ts";
-import type { KeptState } from "../../src/peer/kept.ts";
+import type { KeptState } from "../../src/peer/kept-for-coordinator.ts";
 
 /** Native where the machine has it: most of what these tests cost is signatures. */
 export const { crypto } = chooseCrypto();

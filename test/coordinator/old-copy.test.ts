@@ -14,7 +14,7 @@ import {
   tokenListSchema,
 } from "../../src/coordinator/http/schema.ts";
 import type { ControlTimers } from "../../src/peer/control-client.ts";
-import type { KeptState } from "../../src/peer/kept.ts";
+import type { KeptState } from "../../src/peer/kept-for-coordinator.ts";
 import { TestNetwork, TestPeer } from "./network.ts";
 
 let network: TestNetwork;

@@ -11,7 +11,7 @@ const TRIES = 3;
 const P99_MAX_MS = 1_000;
 const FLOW_KEPT_MIN = 0.5;
 const LONG_PART_MAX = 0.4; // by the wall clock, whatever had the CPU in between
-const GREW_MAX_MB = scale(20, 30); // of 10 s; the engine's young generation goes on growing for a while after
+const GREW_MAX_MB = 20;
 const WARM_UP_MS = 4_000;
 const QUIET_MS = 4_000;
 

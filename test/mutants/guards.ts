@@ -12,6 +12,8 @@ export interface Guard {
   readonly line: number;
   /** The text that is taken out, on one line. */
   readonly text: string;
+  /** The function or method around it; empty at the top. */
+  readonly inside: string;
   readonly start: number;
   readonly end: number;
   readonly replacement: string;
@@ -26,11 +28,22 @@ interface Node {
 
 const isNode = (value: unknown): value is Node => typeof value === "object" && value !== null && "type" in value;
 
-function visit(node: Node, see: (node: Node) => void): void {
-  see(node);
+const FUNCTIONS = new Set(["MethodDefinition", "FunctionDeclaration"]);
+
+/** The name of a function or method, `#private` as it is written; undefined for any other node. */
+function nameOf(node: Node): string | undefined {
+  if (!FUNCTIONS.has(node.type)) return undefined;
+  const key = (node["key"] ?? node["id"]) as Node | null;
+  if (key === null) return undefined;
+  return `${key.type === "PrivateIdentifier" ? "#" : ""}${String(key["name"])}`;
+}
+
+function visit(node: Node, inside: string, see: (node: Node, inside: string) => void): void {
+  see(node, inside);
+  const here = nameOf(node) ?? inside;
   for (const value of Object.values(node)) {
-    if (Array.isArray(value)) for (const item of value) if (isNode(item)) visit(item, see);
-    if (isNode(value)) visit(value, see);
+    if (Array.isArray(value)) for (const item of value) if (isNode(item)) visit(item, here, see);
+    if (isNode(value)) visit(value, here, see);
   }
 }
 
@@ -63,16 +76,18 @@ export function guardsOf(file: string, text: string, tables: readonly string[] =
   const { program, errors } = parseSync(file, text, { lang: "ts" });
   if (errors.length > 0) throw new Error(`${file}: ${errors[0]!.message}`);
   const found: Guard[] = [];
+  let around = "";
   const add = (node: Node, replacement: string): void => {
     const line = text.slice(0, node.start).split("\n").length;
     const shown = text.slice(node.start, node.end).replace(/\s+/g, " ");
-    found.push({ file, line, text: shown, start: node.start, end: node.end, replacement });
+    found.push({ file, line, text: shown, inside: around, start: node.start, end: node.end, replacement });
   };
   const addOperands = (expression: Node, operator: "&&" | "||", replacement: string): void => {
     const operands = operandsOf(expression, operator);
     if (operands.length > 1) for (const operand of operands) add(operand, replacement);
   };
-  visit(program as unknown as Node, (node) => {
+  visit(program as unknown as Node, "", (node, inside) => {
+    around = inside;
     if (node.type === "IfStatement" && leaves(node["consequent"] as Node)) {
       const test = node["test"] as Node;
       add(test, "false");

@@ -1,13 +1,13 @@
 // `npm run mutants [-- PATH…]`: takes each guard out, one at a time, and says which test misses it. Exit 0: each one
-// is missed by a test, or stands among those that nothing can miss, with the reason. 1: one is not, or a reason is for
-// a guard that is gone. 2: the command was not understood.
+// is missed by a test, or stands among those that nothing can miss, with the reason. 1: one is not, or a reason is
+// not for exactly one guard. 2: the command was not understood.
 import { type ChildProcess, fork } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { record } from "../proof/form.ts";
-import { EXCUSED } from "./excused.ts";
+import { EXCUSED, type Excuse } from "./excused.ts";
 import { type Guard, guardsOf } from "./guards.ts";
 import { MUTATED, type MutatedSource } from "./sources.ts";
 import type { Answer, Job } from "./worker.ts";
@@ -70,8 +70,10 @@ function guardsOfSource({ file, tables }: MutatedSource): Guard[] {
   return guardsOf(file, readFileSync(join(top, file), "utf8"), tables);
 }
 
-const isExcused = (guard: Guard): boolean =>
-  EXCUSED.some((excuse) => excuse.file === guard.file && excuse.text === guard.text);
+const isFor = (excuse: Excuse, { file, inside, text }: Guard): boolean =>
+  excuse.file === file && excuse.inside === inside && excuse.text === text;
+
+const isExcused = (guard: Guard): boolean => EXCUSED.some((excuse) => isFor(excuse, guard));
 
 /** The tests of a source with the one that missed the last guard in front: it is likely to miss the next. */
 class Order {
@@ -173,13 +175,16 @@ const tell = ({ guard, failed }: Outcome): void => {
 await Promise.all(workers.map((worker) => runSources(worker, () => waiting.shift(), tell)));
 const guards = sources.flatMap((source) => guardsOfSource(source));
 const excuses = EXCUSED.filter(({ file }) => sources.some((source) => source.file === file));
-const stale = excuses.filter(({ file, text }) => !guards.some((guard) => guard.file === file && guard.text === text));
+const unfit = excuses
+  .map((excuse) => ({ excuse, count: guards.filter((guard) => isFor(excuse, guard)).length }))
+  .filter(({ count }) => count !== 1);
 process.stdout.write(`${missed} guards missed by a test, ${unmissed.length} not, ${excuses.length} excused\n`);
 for (const { file, line, text } of unmissed) process.stdout.write(`  ${file}:${line} ${text}\n`);
-for (const { file, text } of stale) process.stdout.write(`  excused, but no longer there: ${file} ${text}\n`);
+for (const { excuse, count } of unfit)
+  process.stdout.write(`  excused, but there ${count} times: ${excuse.file} ${excuse.inside} ${excuse.text}\n`);
 record({
   what: "guards taken out, one at a time",
   count: missed + unmissed.length,
   figure: `${excuses.length} excused`,
 });
-process.exitCode = unmissed.length + stale.length === 0 ? 0 : 1;
+process.exitCode = unmissed.length + unfit.length === 0 ? 0 : 1;

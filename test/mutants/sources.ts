@@ -88,7 +88,10 @@ export const MUTATED: readonly MutatedSource[] = [
   { core: true, file: "src/control/token.ts", tests: ["test/control/token.test.ts"] },
   { core: true, file: "src/coordinator/tokens.ts", tests: ["test/coordinator/refusals.test.ts", ...JOINING] },
   { file: "src/coordinator/enrolment.ts", tests: JOINING },
-  { file: "src/coordinator/control-connection.ts", tests: ["test/coordinator/channel.test.ts", ...JOINING] },
+  {
+    file: "src/coordinator/control-connection.ts",
+    tests: ["test/coordinator/control-connection.test.ts", "test/coordinator/channel.test.ts", ...JOINING],
+  },
   { file: "src/coordinator/revocation.ts", tests: ["test/coordinator/peers.test.ts", ...JOINING] },
   { file: "src/coordinator/epoch.ts", tests: ["test/coordinator/old-copy.test.ts", ...JOINING] },
   { file: "src/coordinator/continuity.ts", tests: ["test/coordinator/old-copy.test.ts", ...JOINING] },

@@ -78,7 +78,7 @@ export class Rogue {
     };
   }
 
-  /** Handshake and lease, as any peer would. */
+  /** Handshake, then its lease: what every peer does. */
   comeIn(lifetimeMs = 300_000): void {
     this.device.startHandshake(this.#world.nowMs, this.#tunnel);
     this.#world.run(20);

@@ -2,7 +2,7 @@
 import { expect, test } from "vitest";
 import { REVOCATION_KEPT_MS, REVOCATIONS_KEPT_MAX } from "../../src/base/limits.ts";
 import type { NetmapView } from "../../src/control/netmap.ts";
-import { KeptForCoordinator } from "../../src/peer/kept.ts";
+import { KeptForCoordinator } from "../../src/peer/kept-for-coordinator.ts";
 
 const session = (n: number): string => `s_${String(n).padStart(16, "0")}`;
 const signature = `${"A".repeat(86)}==`;

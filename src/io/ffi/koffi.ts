@@ -11,3 +11,13 @@ export function koffi(): Koffi {
   loaded ??= createRequire(import.meta.url)("koffi") as Koffi;
   return loaded;
 }
+
+/** Numbers only, addresses among them: they cost half of what Buffers would. */
+export type NativeFunction = (...args: number[]) => number;
+
+/** A function of the process itself: a library of the same name elsewhere would bind to Node's symbols and crash. */
+export function bindNative(name: string, result: string, ...types: readonly string[]): NativeFunction {
+  return koffi()
+    .load(null)
+    .func(name, result, [...types]) as unknown as NativeFunction;
+}

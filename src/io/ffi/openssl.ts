@@ -1,21 +1,17 @@
 // ChaCha20-Poly1305 by the OpenSSL that is linked into the node binary itself: EVP_EncryptInit(3), called through FFI
-// with plain addresses. A library of the same name elsewhere must not be loaded: its symbols would bind to Node's and
-// crash.
+// with plain addresses.
 import { assert } from "../../base/assert.ts";
 import { writeU32Le } from "../../base/bytes.ts";
 import { DATAGRAM_MAX_BYTES } from "../../base/limits.ts";
 import { KEY_BYTES, TAG_BYTES, type TransportAead } from "../../crypto/provider.ts";
 import type { Arena } from "./arena.ts";
-import { koffi } from "./koffi.ts";
+import { bindNative as bind, type NativeFunction } from "./koffi.ts";
 
 const NONCE_BYTES = 12;
 const GET_TAG = 0x10; // EVP_CTRL_AEAD_GET_TAG
 const SET_TAG = 0x11; // EVP_CTRL_AEAD_SET_TAG
 const CHUNK_BYTES = 16_384;
 
-type NativeFunction = (...args: number[]) => number;
-
-/** Numeric addresses only: five of them cost half of what five Buffers would. */
 interface Evp {
   readonly newContext: NativeFunction;
   readonly freeContext: NativeFunction;
@@ -30,24 +26,19 @@ interface Evp {
 }
 
 function loadEvp(): Evp {
-  const library = koffi().load(null); // the process itself
-  const bind = (name: string, result: string, args: number, withInt = false): NativeFunction => {
-    const types = new Array<string>(args).fill("uintptr_t");
-    if (withInt) types[args - 1] = "int";
-    return library.func(name, result, types) as unknown as NativeFunction;
-  };
-  const cipher = bind("EVP_chacha20_poly1305", "uintptr_t", 0);
+  const at = "uintptr_t";
+  const cipher = bind("EVP_chacha20_poly1305", at);
   return {
-    newContext: bind("EVP_CIPHER_CTX_new", "uintptr_t", 0),
-    freeContext: bind("EVP_CIPHER_CTX_free", "void", 1),
+    newContext: bind("EVP_CIPHER_CTX_new", at),
+    freeContext: bind("EVP_CIPHER_CTX_free", "void", at),
     cipher: Number(cipher()),
-    encryptInit: bind("EVP_EncryptInit_ex", "int", 5),
-    encryptUpdate: bind("EVP_EncryptUpdate", "int", 5, true),
-    encryptFinal: bind("EVP_EncryptFinal_ex", "int", 3),
-    decryptInit: bind("EVP_DecryptInit_ex", "int", 5),
-    decryptUpdate: bind("EVP_DecryptUpdate", "int", 5, true),
-    decryptFinal: bind("EVP_DecryptFinal_ex", "int", 3),
-    control: library.func("EVP_CIPHER_CTX_ctrl", "int", ["uintptr_t", "int", "int", "uintptr_t"]) as NativeFunction,
+    encryptInit: bind("EVP_EncryptInit_ex", "int", at, at, at, at, at),
+    encryptUpdate: bind("EVP_EncryptUpdate", "int", at, at, at, at, "int"),
+    encryptFinal: bind("EVP_EncryptFinal_ex", "int", at, at, at),
+    decryptInit: bind("EVP_DecryptInit_ex", "int", at, at, at, at, at),
+    decryptUpdate: bind("EVP_DecryptUpdate", "int", at, at, at, at, "int"),
+    decryptFinal: bind("EVP_DecryptFinal_ex", "int", at, at, at),
+    control: bind("EVP_CIPHER_CTX_ctrl", "int", at, "int", "int", at),
   };
 }
 

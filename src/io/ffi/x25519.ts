@@ -4,13 +4,11 @@ import { assert } from "../../base/assert.ts";
 import { equalBytes, writeU32Le } from "../../base/bytes.ts";
 import { KEY_BYTES } from "../../crypto/provider.ts";
 import type { Arena } from "./arena.ts";
-import { koffi } from "./koffi.ts";
+import { bindNative as bind, type NativeFunction } from "./koffi.ts";
 
 const NID_X25519 = 1_034;
 /** A new one computes its public key, as much work as a Diffie–Hellman; an ephemeral one is used three times. */
 const PRIVATE_KEYS_KEPT = 16;
-
-type NativeFunction = (...args: number[]) => number;
 
 interface Evp {
   readonly newPrivate: NativeFunction;
@@ -26,9 +24,6 @@ interface Evp {
 }
 
 function loadEvp(): Evp {
-  const library = koffi().load(null); // the process itself
-  const bind = (name: string, result: string, ...types: string[]): NativeFunction =>
-    library.func(name, result, types) as unknown as NativeFunction;
   const at = "uintptr_t";
   return {
     newPrivate: bind("EVP_PKEY_new_raw_private_key", at, "int", at, at, "size_t"),
