@@ -23,6 +23,12 @@ export const COOKIES_PER_SECOND_MAX = 2_000; // replies to all sources together:
 export const RATE_LIMITER_SOURCES_MAX = 8_192; // source prefixes remembered
 
 // Outer UDP port
+export const UDP_BUFFER_BYTES = 8 * MIB; // of a socket that takes runs of datagrams, each direction, if allowed
+export const UDP_RUN_SEGMENTS_MAX = 64; // UDP_MAX_SEGMENTS of kernels before 6.7
+export const UDP_RUN_MAX_BYTES = 65_000; // one IPv4 datagram less headers, rounded down
+export const UDP_RUNS_QUEUED_MAX = 64; // then they are sent
+export const UDP_SEND_WAIT_MAX_MS = 20; // of one flush, for room in the socket's buffer
+export const UDP_NARROW_RUNS = 1_024; // sent without GSO to where a run was too wide, before it is tried again
 export const ADDRESSES_REMEMBERED_MAX = 4_096; // in parsed form, of senders; then all are forgotten
 
 // Paths

@@ -2,9 +2,9 @@
 // what can't be sent is counted by errno name ([WG] treats the network as lossy).
 import { createSocket, type RemoteInfo, type Socket } from "node:dgram";
 import { type Address, type Endpoint, formatAddress, isV4, parseAddress } from "../base/address.ts";
-import { WirebadgeError } from "../base/errors.ts";
 import { ADDRESSES_REMEMBERED_MAX, DATAGRAM_MAX_BYTES } from "../base/limits.ts";
 import { DRAIN_BATCH, UdpDrain } from "./ffi/udp-drain.ts";
+import { errnoOf, isFamilyMissing, portTaken } from "./port-taken.ts";
 
 export interface UdpPort {
   readonly port: number;
@@ -18,10 +18,6 @@ export interface UdpPort {
 export type DatagramHandler = (from: Endpoint, bytes: Uint8Array) => void;
 
 const SOCKET_BUFFER_BYTES = 4 * 1024 * 1024;
-
-function errnoOf(error: unknown): string {
-  return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : "UNKNOWN";
-}
 
 /**
  * Every destination is an address already: dgram's own look-up would make each datagram wait for the end of the turn,
@@ -167,8 +163,7 @@ export class DgramUdpPort implements UdpPort {
         const v6 = await bind("udp6", chosen, undefined);
         return new DgramUdpPort(v6.address().port, v4, v6, handler, drains);
       } catch (error) {
-        const errno = errnoOf(error);
-        if (v4 !== undefined && (errno === "EAFNOSUPPORT" || errno === "EADDRNOTAVAIL")) {
+        if (v4 !== undefined && isFamilyMissing(error)) {
           return new DgramUdpPort(chosen, v4, undefined, handler, drains);
         }
         v4?.close();
@@ -228,11 +223,4 @@ export class DgramUdpPort implements UdpPort {
     }
     return this.#sendText;
   }
-}
-
-function portTaken(port: number, cause: unknown): WirebadgeError {
-  return new WirebadgeError("PORT_TAKEN", `UDP port ${port} can't be opened (${errnoOf(cause)})`, {
-    hint: "choose another with --listen-port, or leave the option out",
-    cause,
-  });
 }

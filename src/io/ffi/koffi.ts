@@ -1,6 +1,7 @@
 // The one door to native functions. koffi is loaded at first use and not by an import statement: where its prebuilt
 // library is missing everything else must still run (portable crypto, dgram).
 import { createRequire } from "node:module";
+import { endianness } from "node:os";
 
 type Koffi = typeof import("koffi");
 
@@ -20,4 +21,12 @@ export function bindNative(name: string, result: string, ...types: readonly stri
   return koffi()
     .load(null)
     .func(name, result, [...types]) as unknown as NativeFunction;
+}
+
+/**
+ * Whether the structures of the kernel lie in memory as this folder writes them: 64-bit little-endian Linux. glibc and
+ * musl agree there, as long as padding is zero.
+ */
+export function hasLinuxLayouts(): boolean {
+  return process.platform === "linux" && endianness() === "LE" && ["x64", "arm64"].includes(process.arch);
 }
