@@ -7,6 +7,12 @@ export const MTU_MIN_BYTES = 1280; // RFC 8200 §5
 export const DATAGRAM_MAX_BYTES = 2048; // larger outer datagrams are dropped by name
 export const PACKET_MAX_BYTES = 1952; // largest inner packet that fits one such datagram
 
+// Super-packets of a TUN device with offloads
+export const SPLIT_PIECES_MAX = 8_192; // of 65,495 bytes by 8: what TCP_MIN_SND_MSS leaves beside 40 bytes of options
+export const MERGE_PACKETS_MAX = 4_096; // waiting to be merged and written; then those are written first
+export const MERGE_VECTORS_MAX = 64; // packets in one: as many as one GSO send has, and UDP_GRO_CNT_MAX of Linux
+export const MERGE_FLOWS_MAX = 256; // that can take one more packet; a flow beyond ends the one that began first
+
 // WireGuard
 export const STAGED_PACKETS_MAX = 128; // per peer, waiting for a handshake
 export const PEERS_MAX = 20_000; // per engine
