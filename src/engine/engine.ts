@@ -407,8 +407,14 @@ export class Engine {
     length: number,
   ): void {
     const { sink, counters } = this.#parts;
-    const targets = kind === "initiation" ? peer.path.forInitiation(nowMs) : peer.path.forData();
-    if (kind === "initiation" && this.#isUnreached(nowMs, peer)) sink.tunnelWanted(peer.session);
+    if (kind !== "initiation") {
+      const endpoint = peer.path.forData();
+      if (endpoint === undefined) counters.add("outbound-no-endpoint");
+      else sink.sendDatagram(endpoint, buffer, offset, length);
+      return;
+    }
+    const targets = peer.path.forInitiation(nowMs);
+    if (this.#isUnreached(nowMs, peer)) sink.tunnelWanted(peer.session);
     if (targets.length === 0) counters.add("outbound-no-endpoint");
     for (const endpoint of targets) sink.sendDatagram(endpoint, buffer, offset, length);
   }

@@ -38,7 +38,8 @@ export class Inbound {
     const info = this.#info;
     const drop = decodePacket(buffer, offset, length, info);
     if (drop !== undefined) return counters.add(`inbound-${drop}`);
-    if (!routes.maySpeakFor(peer, info.source0, info.source1, info.source2, info.source3)) {
+    const { source0, source1, source2, source3 } = info;
+    if (!routes.maySpeakFor(peer, source0 | 0, source1 | 0, source2 | 0, source3 | 0)) {
       return counters.add("inbound-source-not-allowed"); // 5
     }
     if (this.#parts.mode === "badge") {
@@ -66,7 +67,7 @@ export class Inbound {
 
   #isLocal(info: PacketInfo): boolean {
     const { destination0, destination1, destination2, destination3 } = info;
-    return this.#parts.local.find(destination0, destination1, destination2, destination3) === true;
+    return this.#parts.local.find(destination0 | 0, destination1 | 0, destination2 | 0, destination3 | 0) === true;
   }
 
   #handleLink(nowMs: number, peer: EnginePeer, buffer: Uint8Array, offset: number): void {

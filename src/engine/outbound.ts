@@ -30,7 +30,8 @@ export class Outbound {
     ) {
       return counters.add("outbound-reserved-port");
     }
-    const peer = routes.peerFor(info.destination0, info.destination1, info.destination2, info.destination3); // 2
+    const { destination0, destination1, destination2, destination3 } = info;
+    const peer = routes.peerFor(destination0 | 0, destination1 | 0, destination2 | 0, destination3 | 0); // 2
     if (peer === undefined) {
       counters.add("outbound-no-route");
       this.#answer(buffer, offset);

@@ -3,11 +3,21 @@
 import type { Prefix } from "../base/address.ts";
 import { makePrefix } from "../base/address.ts";
 
+// Words are signed in here: those above 2^31 would else be numbers on the heap, one for each call.
 interface Node<T> {
-  readonly prefix: Prefix;
+  readonly w0: number;
+  readonly w1: number;
+  readonly w2: number;
+  readonly w3: number;
+  readonly bits: number;
   value: T | undefined;
   zero: Node<T> | undefined;
   one: Node<T> | undefined;
+}
+
+function makeNode<T>({ address, bits }: Prefix, value: T | undefined): Node<T> {
+  const { w0, w1, w2, w3 } = address;
+  return { w0: w0 | 0, w1: w1 | 0, w2: w2 | 0, w3: w3 | 0, bits, value, zero: undefined, one: undefined };
 }
 
 function bitAt(w0: number, w1: number, w2: number, w3: number, index: number): number {
@@ -20,24 +30,19 @@ function wordMatches(a: number, b: number, bits: number): boolean {
   return bits >= 32 ? a === b : (a ^ b) >>> (32 - bits) === 0;
 }
 
-function covers(prefix: Prefix, w0: number, w1: number, w2: number, w3: number): boolean {
-  const { address, bits } = prefix;
+function covers<T>(node: Node<T>, w0: number, w1: number, w2: number, w3: number): boolean {
+  const { bits } = node;
   return (
-    wordMatches(address.w0, w0, bits) &&
-    wordMatches(address.w1, w1, bits - 32) &&
-    wordMatches(address.w2, w2, bits - 64) &&
-    wordMatches(address.w3, w3, bits - 96)
+    wordMatches(node.w0, w0, bits) &&
+    wordMatches(node.w1, w1, bits - 32) &&
+    wordMatches(node.w2, w2, bits - 64) &&
+    wordMatches(node.w3, w3, bits - 96)
   );
 }
 
 /** How many leading bits both have in common, at most `limit`. */
-function commonBits(a: Prefix, b: Prefix, limit: number): number {
-  const difference = [
-    a.address.w0 ^ b.address.w0,
-    a.address.w1 ^ b.address.w1,
-    a.address.w2 ^ b.address.w2,
-    a.address.w3 ^ b.address.w3,
-  ];
+function commonBits<T>(node: Node<T>, { address }: Prefix, limit: number): number {
+  const difference = [node.w0 ^ address.w0, node.w1 ^ address.w1, node.w2 ^ address.w2, node.w3 ^ address.w3];
   for (let word = 0; word < 4; word++) {
     if (difference[word] !== 0) return Math.min(limit, word * 32 + Math.clz32(difference[word]!));
   }
@@ -62,47 +67,48 @@ export class PrefixTrie<T> {
     const add = (node: Node<T> | undefined): Node<T> => {
       if (node === undefined) {
         this.#size++;
-        return { prefix, value, zero: undefined, one: undefined };
+        return makeNode(prefix, value);
       }
-      const common = commonBits(node.prefix, prefix, Math.min(node.prefix.bits, prefix.bits));
-      if (common === node.prefix.bits) {
+      const common = commonBits(node, prefix, Math.min(node.bits, prefix.bits));
+      if (common === node.bits) {
         if (common === prefix.bits) {
           if (node.value === undefined) this.#size++;
           node.value = value;
-        } else if (this.#bit(prefix, common) === 0) node.zero = add(node.zero);
+        } else if (bitOf(prefix, common) === 0) node.zero = add(node.zero);
         else node.one = add(node.one);
         return node;
       }
       // The node's prefix parts from the new one: a branch above both.
-      const branch: Node<T> = {
-        prefix: makePrefix(prefix.address, common),
-        value: undefined,
-        zero: undefined,
-        one: undefined,
-      };
-      if (this.#bit(node.prefix, common) === 0) branch.zero = node;
+      const branch = makeNode<T>(makePrefix(prefix.address, common), undefined);
+      if (bitAt(node.w0, node.w1, node.w2, node.w3, common) === 0) branch.zero = node;
       else branch.one = node;
-      return add(branch) as Node<T>;
+      return add(branch);
     };
     this.#root = add(this.#root);
   }
 
-  /** Takes the address as words, IPv4 mapped, so that nothing is allocated for a packet. */
-  find(w0: number, w1: number, w2: number, w3: number): T | undefined {
+  /**
+   * Takes the address as words, IPv4 mapped, signed or not: signed ones (`word | 0`) cost a packet no garbage on their
+   * way here.
+   */
+  find(word0: number, word1: number, word2: number, word3: number): T | undefined {
+    const w0 = word0 | 0;
+    const w1 = word1 | 0;
+    const w2 = word2 | 0;
+    const w3 = word3 | 0;
     const v4 = w0 === 0 && w1 === 0 && w2 === 0xffff;
     let best: T | undefined;
     let node = this.#root;
-    while (node !== undefined && covers(node.prefix, w0, w1, w2, w3)) {
+    while (node !== undefined && covers(node, w0, w1, w2, w3)) {
       // `::/0` is IPv6 only: a prefix shorter than 96 bits says nothing about IPv4.
-      if (node.value !== undefined && (!v4 || node.prefix.bits >= 96)) best = node.value;
-      if (node.prefix.bits === 128) break;
-      node = bitAt(w0, w1, w2, w3, node.prefix.bits) === 0 ? node.zero : node.one;
+      if (node.value !== undefined && (!v4 || node.bits >= 96)) best = node.value;
+      if (node.bits === 128) break;
+      node = bitAt(w0, w1, w2, w3, node.bits) === 0 ? node.zero : node.one;
     }
     return best;
   }
+}
 
-  #bit(prefix: Prefix, index: number): number {
-    const { w0, w1, w2, w3 } = prefix.address;
-    return bitAt(w0, w1, w2, w3, index);
-  }
+function bitOf({ address }: Prefix, index: number): number {
+  return bitAt(address.w0, address.w1, address.w2, address.w3, index);
 }

@@ -53,7 +53,7 @@ export class Routes<P extends RoutedPeer> {
     this.#inbound = inbound;
   }
 
-  /** Which peer a packet to this address goes to. */
+  /** Which peer a packet to this address goes to. Words as PrefixTrie.find takes them. */
   peerFor(w0: number, w1: number, w2: number, w3: number): P | undefined {
     const peers = this.#outbound.find(w0, w1, w2, w3);
     if (peers === undefined) return undefined;

@@ -33,7 +33,8 @@ import {
   RuleSet,
   type SessionRules,
 } from "./rules.ts";
-import { zeroCounts } from "./verdict-counts.ts";
+import { type Session, type SessionSlot, SessionTable } from "./session-table.ts";
+import { type VerdictCounts, zeroCounts } from "./verdict-counts.ts";
 
 const ALLOW_ALL: Verdict = { allowed: true, reason: "ALLOW_ALL", ruleId: undefined };
 const denied = (reason: VerdictReason): Verdict => ({ allowed: false, reason, ruleId: undefined });
@@ -44,28 +45,19 @@ const FRAGMENT_WITHOUT_FIRST = denied("FRAGMENT_WITHOUT_FIRST");
 const ICMP_WITHOUT_FLOW = denied("ICMP_WITHOUT_FLOW");
 const AGAINST_FLOW = denied("AGAINST_FLOW");
 
-const SLOTS_MAX = 2 ** 24; // what the flow key has room for
 const LEASE_SCAN_MS = 100; // every packet asks for its leases; those that ended are looked for no oftener than this
 const UNSPECIFIED: Address = { w0: 0, w1: 0, w2: 0, w3: 0 };
 const NO_ROW = -1;
-
-/** A small whole number that stands for a session id until `forgetSession`. */
-export type SessionSlot = number;
-
-interface Session {
-  readonly id: string;
-  readonly slot: SessionSlot;
-  revoked: boolean;
-  leaseEndMs: number | undefined;
-  /** Undefined until asked for under the present state. */
-  inbound: SessionRules | undefined;
-  outbound: SessionRules | undefined;
-  fragments: FirstFragments | undefined;
-  readonly allowance: DenialAllowance;
-}
+const NO_PLACE = -1;
 
 function directionOf(name: "inbound" | "outbound"): Direction {
   return name === "inbound" ? INBOUND : OUTBOUND;
+}
+
+function count(counts: VerdictCounts, { reason }: Verdict): void {
+  if (reason === "ALLOWED_BY_FLOW")
+    counts.ALLOWED_BY_FLOW++; // nearly every packet: not looked up by its name
+  else counts[reason]++;
 }
 
 export class Filter {
@@ -75,9 +67,7 @@ export class Filter {
   readonly #flows: FlowTable;
   readonly #denials: DenialLog;
   readonly #strangers = new DenialAllowance(); // for callers that have no slot here
-  readonly #slots = new Map<string, Session>();
-  readonly #sessions: (Session | undefined)[] = [];
-  readonly #freeSlots: number[] = [];
+  readonly #sessions = new SessionTable();
   readonly #key = new FlowKey();
   readonly #quoted = new PacketInfo();
   readonly #opening = new Opening();
@@ -93,6 +83,9 @@ export class Filter {
   #untilsPassed = 0;
 
   #offsetMs = 0;
+  // The packet's time by the coordinator's clock. A field, not an argument: handed from call to call it would be a
+  // number on the heap for each packet.
+  #clockMs = 0;
   #ownLeaseEndMs: number | undefined;
   #leaseDeadlineMs = Number.POSITIVE_INFINITY; // by the coordinator's clock: none that was looked at ends before it
   #leaseScannedMs = Number.NEGATIVE_INFINITY;
@@ -128,7 +121,7 @@ export class Filter {
     this.#untils = [...untils].sort((a, b) => a - b);
     this.#untilsPassed = 0;
     this.#passUntils(nowMs + this.#offsetMs);
-    for (const session of this.#slots.values()) {
+    for (const session of this.#sessions.values()) {
       session.inbound = undefined;
       session.outbound = undefined;
       session.revoked = this.#revoked.has(session.id);
@@ -144,7 +137,7 @@ export class Filter {
 
   /** By the coordinator's clock; undefined: it has shown none. */
   setRemoteLease(slot: SessionSlot, endMs: number | undefined): void {
-    this.#at(slot).leaseEndMs = endMs;
+    this.#sessions.at(slot).leaseEndMs = endMs;
     if (endMs !== undefined) this.#leaseDeadlineMs = Math.min(this.#leaseDeadlineMs, endMs);
   }
 
@@ -156,33 +149,15 @@ export class Filter {
 
   /** The same number for the same session, until it is forgotten. */
   slot(sessionId: string): SessionSlot {
-    const known = this.#slots.get(sessionId);
-    if (known !== undefined) return known.slot;
-    const slot = this.#freeSlots.pop() ?? this.#sessions.length;
-    assert(slot < SLOTS_MAX, "session slots");
-    const session: Session = {
-      id: sessionId,
-      slot,
-      revoked: this.#revoked.has(sessionId),
-      leaseEndMs: undefined,
-      inbound: undefined,
-      outbound: undefined,
-      fragments: undefined,
-      allowance: new DenialAllowance(),
-    };
-    this.#sessions[slot] = session;
-    this.#slots.set(sessionId, session);
-    return slot;
+    return (this.#sessions.find(sessionId) ?? this.#sessions.add(sessionId, this.#revoked.has(sessionId))).slot;
   }
 
   /** Its flows end and its slot is free for another: nobody may go on using the number. */
   forgetSession(sessionId: string): void {
-    const session = this.#slots.get(sessionId);
+    const session = this.#sessions.find(sessionId);
     if (session === undefined) return;
     this.#endAll(session.slot, "forgotten");
-    this.#slots.delete(sessionId);
-    this.#sessions[session.slot] = undefined;
-    this.#freeSlots.push(session.slot);
+    this.#sessions.forget(session);
   }
 
   // ── what it is asked ───────────────────────────────────────────────────────────────────────────────────────────
@@ -193,14 +168,14 @@ export class Filter {
    */
   judgeInbound(nowMs: number, remote: SessionSlot, info: PacketInfo, buffer: Uint8Array, offset: number): Verdict {
     const verdict = this.#judge(nowMs, INBOUND, remote, info, buffer, offset);
-    this.counters.inbound[verdict.reason]++;
+    count(this.counters.inbound, verdict);
     return verdict;
   }
 
   /** A packet that is to go into `remote`'s tunnel. */
   judgeOutbound(nowMs: number, remote: SessionSlot, info: PacketInfo, buffer: Uint8Array, offset: number): Verdict {
     const verdict = this.#judge(nowMs, OUTBOUND, remote, info, buffer, offset);
-    this.counters.outbound[verdict.reason]++;
+    count(this.counters.outbound, verdict);
     return verdict;
   }
 
@@ -214,10 +189,10 @@ export class Filter {
     port: number,
   ): Verdict {
     if (this.#allowAll) return ALLOW_ALL;
-    const session = this.#at(remote);
-    const clockMs = nowMs + this.#offsetMs;
-    const opening = this.#opening.set(address, classOfName(protocol), port, clockMs);
-    return this.#gate(session, clockMs, directionOf(direction)) ?? this.#rules(session, direction).judge(opening);
+    const session = this.#sessions.at(remote);
+    this.#clockMs = nowMs + this.#offsetMs;
+    const opening = this.#opening.set(address, classOfName(protocol), port, this.#clockMs);
+    return this.#gate(session, directionOf(direction)) ?? this.#rules(session, direction).judge(opening);
   }
 
   /** A name that a gateway is to resolve. Touches no flow, counter or record. */
@@ -230,12 +205,11 @@ export class Filter {
     port: number,
   ): Verdict {
     if (this.#allowAll) return ALLOW_ALL;
-    const session = this.#at(remote);
-    const clockMs = nowMs + this.#offsetMs;
+    const session = this.#sessions.at(remote);
+    this.#clockMs = nowMs + this.#offsetMs;
     const rules = this.#rules(session, direction);
     return (
-      this.#gate(session, clockMs, directionOf(direction)) ??
-      rules.judgeHost(name, classOfName(protocol), port, clockMs)
+      this.#gate(session, directionOf(direction)) ?? rules.judgeHost(name, classOfName(protocol), port, this.#clockMs)
     );
   }
 
@@ -252,10 +226,10 @@ export class Filter {
     port: number,
   ): Verdict {
     if (this.#allowAll) return ALLOW_ALL;
-    const session = this.#at(remote);
-    const clockMs = nowMs + this.#offsetMs;
-    const opening = this.#opening.set(address, classOfName(protocol), port, clockMs);
-    return this.#gate(session, clockMs, INBOUND) ?? this.#rules(session, "inbound").deny(opening)?.never ?? name;
+    const session = this.#sessions.at(remote);
+    this.#clockMs = nowMs + this.#offsetMs;
+    const opening = this.#opening.set(address, classOfName(protocol), port, this.#clockMs);
+    return this.#gate(session, INBOUND) ?? this.#rules(session, "inbound").deny(opening)?.never ?? name;
   }
 
   /**
@@ -263,7 +237,7 @@ export class Filter {
    * one above the session's rate gives a record that is told to nobody and not kept.
    */
   recordDenial(nowMs: number, flow: AskedFlow, verdict: Pick<Verdict, "reason" | "ruleId">): DenialRecord {
-    const session = this.#slots.get(flow.session);
+    const session = this.#sessions.find(flow.session);
     const source = flow.source ?? UNSPECIFIED;
     const destination = flow.destination ?? UNSPECIFIED;
     const fingerprint = this.#denials.fingerprintOfAsked(session?.slot ?? -1, flow);
@@ -330,11 +304,12 @@ export class Filter {
   /** Ends what is idle, out of lease or past its `until`; judges some of the flows that a revision left behind. */
   expire(nowMs: number): void {
     const clockMs = nowMs + this.#offsetMs;
+    this.#clockMs = clockMs;
     if (clockMs >= this.#leaseDeadlineMs && nowMs - this.#leaseScannedMs >= LEASE_SCAN_MS) {
       this.#endLeases(nowMs, clockMs);
     }
     if (this.#passUntils(clockMs)) this.#startSweep();
-    this.#sweep(nowMs, clockMs);
+    this.#sweep(nowMs);
     this.#flows.expire(nowMs, (row) => this.#endIdle(row));
   }
 
@@ -359,18 +334,19 @@ export class Filter {
     offset: number,
   ): Verdict {
     if (this.#allowAll) return ALLOW_ALL;
-    const session = this.#at(slot);
-    const clockMs = nowMs + this.#offsetMs;
-    const gate = this.#gate(session, clockMs, direction);
+    const session = this.#sessions.at(slot);
+    this.#clockMs = nowMs + this.#offsetMs;
+    const gate = this.#gate(session, direction);
     if (gate !== undefined) return this.#deny(nowMs, direction, session, info, gate);
-    if (info.innerOffset > 0) return this.#judgeIcmpError(nowMs, clockMs, direction, session, info, buffer, offset);
-    let ports: number;
+    if (info.innerOffset > 0) return this.#judgeIcmpError(nowMs, direction, session, info, buffer, offset);
+    let ports = 0;
     if (info.isLaterFragment) {
-      ports = session.fragments?.find(nowMs, direction, info) ?? -1;
-      if (ports < 0) return FRAGMENT_WITHOUT_FIRST;
+      const place = session.fragments?.find(nowMs, direction, info) ?? NO_PLACE;
+      if (place === NO_PLACE) return FRAGMENT_WITHOUT_FIRST;
+      ports = session.fragments!.portsAt(place);
     } else ports = portsOf(direction, info);
     this.#key.set(direction, slot, info, ports);
-    const verdict = this.#judgeKey(nowMs, clockMs, direction, session, info);
+    const verdict = this.#judgeKey(nowMs, direction, session, info);
     if (verdict.allowed && info.isFragment && !info.isLaterFragment) {
       session.fragments ??= new FirstFragments();
       session.fragments.remember(nowMs, direction, info, ports);
@@ -382,7 +358,8 @@ export class Filter {
    * Undefined when session and leases are in order. Outbound, a remote lease may be yet unknown: it is shown inside the
    * tunnel that this packet makes; the engine bounds how long (outbound.ts), and no answer passes without it.
    */
-  #gate(session: Session, clockMs: number, direction: Direction): Verdict | undefined {
+  #gate(session: Session, direction: Direction): Verdict | undefined {
+    const clockMs = this.#clockMs;
     if (session.revoked) return SESSION_REVOKED;
     if (this.#ownLeaseEndMs === undefined) return NO_LEASE;
     if (clockMs >= this.#ownLeaseEndMs) return LEASE_ENDED;
@@ -391,19 +368,19 @@ export class Filter {
   }
 
   /** #key is set. */
-  #judgeKey(nowMs: number, clockMs: number, direction: Direction, session: Session, info: PacketInfo): Verdict {
+  #judgeKey(nowMs: number, direction: Direction, session: Session, info: PacketInfo): Verdict {
     const flows = this.#flows;
     const row = flows.find(this.#key);
     if (row !== NO_ROW) {
       if (flows.isIdle(row, nowMs)) this.#endIdle(row);
       else if (isTcpOpening(info) && flows.opener(row) !== direction) {
         // An answer carries ACK: this end opens a connection of its own, on its own grant.
-        const verdict = this.#judgeOpening(clockMs, direction, session, info);
+        const verdict = this.#judgeOpening(direction, session, info);
         if (!verdict.allowed) return this.#deny(nowMs, direction, session, info, verdict);
         if (!flows.isClosed(row)) return verdict;
         this.#end(row, "closed");
       } else {
-        const rule = this.#current(clockMs, row);
+        const rule = this.#current(row);
         if (rule !== undefined) {
           flows.touch(row, direction, info.protocol, info.tcpFlags, info.totalBytes, nowMs);
           return rule.byFlow;
@@ -412,18 +389,19 @@ export class Filter {
       }
     }
     if (isEchoReply(info)) return this.#deny(nowMs, direction, session, info, ICMP_WITHOUT_FLOW);
-    const verdict = this.#judgeOpening(clockMs, direction, session, info);
+    const verdict = this.#judgeOpening(direction, session, info);
     if (!verdict.allowed) return this.#deny(nowMs, direction, session, info, verdict);
-    this.#open(nowMs, clockMs, direction, session, info);
+    this.#open(nowMs, direction, session, info);
     return verdict;
   }
 
   /** The rule that the flow lives by now; undefined when there is none any more. */
-  #current(clockMs: number, row: number): CompiledRule | undefined {
+  #current(row: number): CompiledRule | undefined {
+    const clockMs = this.#clockMs;
     const flows = this.#flows;
     const rule = flows.rule(row);
     if (flows.generation(row) === this.#generation && clockMs < rule.untilMs) return rule;
-    const session = this.#at(flows.slot(row));
+    const session = this.#sessions.at(flows.slot(row));
     const inbound = flows.opener(row) === INBOUND; // judged as the end that opened it
     const port = inbound ? flows.localPort(row) : flows.remotePort(row);
     const protocol = classOfProtocol(flows.protocol(row));
@@ -434,17 +412,17 @@ export class Filter {
   }
 
   /** #key is set: what the rules say of this packet as the first of a flow. */
-  #judgeOpening(clockMs: number, direction: Direction, session: Session, info: PacketInfo): Verdict {
-    const opening = this.#openingOf(clockMs, direction, info);
+  #judgeOpening(direction: Direction, session: Session, info: PacketInfo): Verdict {
+    const opening = this.#openingOf(direction, info);
     const verdict = this.#rules(session, direction === INBOUND ? "inbound" : "outbound").judge(opening);
     if (verdict !== NO_GRANT || opening.protocol !== CLASS_TCP || isTcpOpening(info)) return verdict;
     const back = direction === INBOUND ? OUTBOUND : INBOUND;
-    opening.set(info.source, CLASS_TCP, this.#key.destinationPort(back), clockMs);
+    opening.set(info.source, CLASS_TCP, this.#key.destinationPort(back), this.#clockMs);
     const against = this.#rules(session, back === INBOUND ? "inbound" : "outbound").permitting(opening);
     return against === undefined ? NO_GRANT : AGAINST_FLOW;
   }
 
-  #openingOf(clockMs: number, direction: Direction, info: PacketInfo): Opening {
+  #openingOf(direction: Direction, info: PacketInfo): Opening {
     const opening = this.#opening;
     opening.w0 = info.destination0;
     opening.w1 = info.destination1;
@@ -452,13 +430,13 @@ export class Filter {
     opening.w3 = info.destination3;
     opening.protocol = classOfProtocol(info.protocol);
     opening.port = this.#key.destinationPort(direction);
-    opening.clockMs = clockMs;
+    opening.clockMs = this.#clockMs;
     return opening;
   }
 
   /** After #judgeOpening allowed it. */
-  #open(nowMs: number, clockMs: number, direction: Direction, session: Session, info: PacketInfo): void {
-    const opening = this.#openingOf(clockMs, direction, info);
+  #open(nowMs: number, direction: Direction, session: Session, info: PacketInfo): void {
+    const opening = this.#openingOf(direction, info);
     const rule = this.#rules(session, direction === INBOUND ? "inbound" : "outbound").allow(opening);
     assert(rule !== undefined, "an allowed opening has its rule");
     const victim = this.#flows.victimFor(session.slot);
@@ -470,7 +448,6 @@ export class Filter {
   /** By the flow of the packet inside it, which went the other way (RFC 5927 §4): it opens and prolongs nothing. */
   #judgeIcmpError(
     nowMs: number,
-    clockMs: number,
     direction: Direction,
     session: Session,
     info: PacketInfo,
@@ -490,18 +467,12 @@ export class Filter {
       this.#key.set(back, session.slot, inner, portsOf(back, inner));
       const row = this.#flows.find(this.#key);
       if (row !== NO_ROW && !this.#flows.isIdle(row, nowMs)) {
-        const rule = this.#current(clockMs, row);
+        const rule = this.#current(row);
         if (rule !== undefined) return rule.byFlow;
         this.#end(row, "policy");
       }
     }
     return this.#deny(nowMs, direction, session, info, ICMP_WITHOUT_FLOW);
-  }
-
-  #at(slot: SessionSlot): Session {
-    const session = this.#sessions[slot];
-    assert(session !== undefined, "a session's slot");
-    return session;
   }
 
   #rules(session: Session, direction: "inbound" | "outbound"): SessionRules {
@@ -559,11 +530,11 @@ export class Filter {
     this.#sweepEnd = this.#flows.rowsUsed;
   }
 
-  #sweep(nowMs: number, clockMs: number): void {
+  #sweep(nowMs: number): void {
     const end = Math.min(this.#sweepEnd, this.#sweepRow + FLOWS_REJUDGED_PER_TURN_MAX);
     for (; this.#sweepRow < end; this.#sweepRow++) {
       const row = this.#sweepRow;
-      if (this.#flows.isLive(row) && this.#current(clockMs, row) === undefined) this.#end(row, "policy");
+      if (this.#flows.isLive(row) && this.#current(row) === undefined) this.#end(row, "policy");
     }
     this.#sweptMs = nowMs;
   }
@@ -571,7 +542,7 @@ export class Filter {
   #endLeases(nowMs: number, clockMs: number): void {
     const ownEndMs = this.#ownLeaseEndMs ?? Number.NEGATIVE_INFINITY;
     let deadline = ownEndMs > clockMs ? ownEndMs : Number.POSITIVE_INFINITY;
-    for (const session of this.#slots.values()) {
+    for (const session of this.#sessions.values()) {
       const endMs = session.leaseEndMs ?? Number.POSITIVE_INFINITY; // not shown yet: its answers do not pass anyway
       if (endMs <= clockMs || ownEndMs <= clockMs) this.#endAll(session.slot, "lease");
       else deadline = Math.min(deadline, endMs);
@@ -595,6 +566,6 @@ export class Filter {
   }
 
   #record(row: number, end: FlowEnd | undefined): FlowRecord {
-    return this.#flows.record(row, this.#at(this.#flows.slot(row)).id, this.#revision, end);
+    return this.#flows.record(row, this.#sessions.at(this.#flows.slot(row)).id, this.#revision, end);
   }
 }

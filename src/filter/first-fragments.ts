@@ -32,7 +32,7 @@ export class FirstFragments {
     words[at + 10] = ports;
   }
 
-  /** The ports of the first fragment's flow, or −1. */
+  /** The place of its first fragment, or −1. */
   find(nowMs: number, direction: number, info: PacketInfo): number {
     const words = this.#words;
     const head = (direction << 8) | info.protocol;
@@ -53,9 +53,14 @@ export class FirstFragments {
         words[at + 2] === info.source0 &&
         words[at + 6] === info.destination0
       ) {
-        return words[at + 10]!;
+        return place;
       }
     }
     return -1;
+  }
+
+  /** Of the first fragment's flow. */
+  portsAt(place: number): number {
+    return this.#words[place * WORDS + 10]!;
   }
 }

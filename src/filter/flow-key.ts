@@ -54,18 +54,18 @@ export class FlowKey {
 }
 
 /**
- * Remote port << 16 | local port. Two ends that ping each other with one identifier have two flows: the opener's place
- * holds it.
+ * Remote port << 16 | local port, signed: no number on the heap. Two ends that ping each other with one identifier have
+ * two flows: the opener's place holds it.
  */
 export function portsOf(direction: Direction, info: PacketInfo): number {
   const { protocol, icmpType, sourcePort, destinationPort } = info;
   if (protocol === PROTOCOL_TCP || protocol === PROTOCOL_UDP) {
-    return direction === INBOUND ? sourcePort * 0x10000 + destinationPort : destinationPort * 0x10000 + sourcePort;
+    return direction === INBOUND ? (sourcePort << 16) | destinationPort : (destinationPort << 16) | sourcePort;
   }
   if (protocol !== PROTOCOL_ICMP && protocol !== PROTOCOL_ICMPV6) return 0;
   const isRequest = icmpType === (protocol === PROTOCOL_ICMP ? ICMP_ECHO_REQUEST : ICMPV6_ECHO_REQUEST);
   if (!isRequest && !isEchoReply(info)) return 0;
-  return (direction === INBOUND) === isRequest ? sourcePort * 0x10000 : sourcePort;
+  return (direction === INBOUND) === isRequest ? sourcePort << 16 : sourcePort;
 }
 
 export function isEchoReply(info: PacketInfo): boolean {

@@ -11,7 +11,6 @@ export class PeerPath {
   #candidates: readonly Endpoint[] = NONE;
   #confirmed: Endpoint | undefined;
   #confirmedMs = Number.NEGATIVE_INFINITY;
-  #single: readonly Endpoint[] = NONE;
 
   /**
    * The configured or reported endpoints, best first; beyond PATH_CANDIDATES_MAX they are left out. True when the
@@ -47,7 +46,6 @@ export class PeerPath {
     this.#confirmedMs = nowMs;
     if (this.#confirmed !== undefined && equalEndpoint(this.#confirmed, endpoint)) return;
     this.#confirmed = endpoint;
-    this.#single = [endpoint];
   }
 
   /** Something authenticated came from the confirmed endpoint a moment ago. */
@@ -55,17 +53,16 @@ export class PeerPath {
     return nowMs - this.#confirmedMs < PATH_CONFIRMED_MS;
   }
 
-  /** Data and responses: the confirmed endpoint, else the first candidate. Empty: nowhere to send. */
-  forData(): readonly Endpoint[] {
-    if (this.#confirmed !== undefined) return this.#single;
-    return this.#candidates.length === 0 ? NONE : [this.#candidates[0]!];
+  /** Data and responses: the confirmed endpoint, else the first candidate. Undefined: nowhere to send. */
+  forData(): Endpoint | undefined {
+    return this.#confirmed ?? this.#candidates[0];
   }
 
   /** Initiations: the confirmed endpoint alone while it is fresh, else it and every candidate. */
   forInitiation(nowMs: number): readonly Endpoint[] {
     const confirmed = this.#confirmed;
     if (confirmed === undefined) return this.#candidates;
-    if (this.isFresh(nowMs)) return this.#single;
+    if (this.isFresh(nowMs)) return [confirmed];
     return [confirmed, ...this.#candidates.filter((candidate) => !equalEndpoint(candidate, confirmed))];
   }
 }

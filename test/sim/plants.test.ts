@@ -305,7 +305,7 @@ const plants: readonly [name: string, found: InvariantName | InvariantName[], pl
         confirmed.add(this);
       });
       vi.spyOn(PeerPath.prototype, "forInitiation").mockImplementation(function (this: PeerPath) {
-        return this.forData();
+        return [this.forData()!];
       });
     }),
   ],

@@ -42,43 +42,63 @@ function loadEvp(): Evp {
   };
 }
 
+/**
+ * A native address. It is no small integer of the engine, and a field that only ever holds such numbers gives a copy on
+ * the heap whenever it is read; one that began as undefined hands out the one it has.
+ */
+type HeldAddress = number | undefined;
+
 /** Room in the arena that every call uses and leaves behind without a secret, but for packet bytes. */
-interface Scratch {
+class Scratch {
   readonly arena: Arena;
   readonly key: Uint8Array;
-  readonly keyAt: number;
   readonly nonce: Uint8Array;
-  readonly nonceAt: number;
   readonly tag: Uint8Array;
-  readonly tagAt: number;
-  /** Where EVP writes how much it wrote. */
-  readonly lengthAt: number;
   /** Packets that do not lie in the arena pass through here. */
   readonly packet: Uint8Array;
-  readonly packetAt: number;
+  #keyAt: HeldAddress;
+  #nonceAt: HeldAddress;
+  #tagAt: HeldAddress;
+  #lengthAt: HeldAddress;
+  #packetAt: HeldAddress;
+
+  constructor(arena: Arena) {
+    this.arena = arena;
+    this.key = arena.allocate(KEY_BYTES);
+    this.nonce = arena.allocate(NONCE_BYTES);
+    this.tag = arena.allocate(TAG_BYTES);
+    this.packet = arena.allocate(Math.max(CHUNK_BYTES, DATAGRAM_MAX_BYTES));
+    this.#keyAt = arena.addressOf(this.key);
+    this.#nonceAt = arena.addressOf(this.nonce);
+    this.#tagAt = arena.addressOf(this.tag);
+    this.#lengthAt = arena.addressOf(arena.allocate(8));
+    this.#packetAt = arena.addressOf(this.packet);
+  }
+
+  get keyAt(): number {
+    return this.#keyAt as number;
+  }
+
+  get nonceAt(): number {
+    return this.#nonceAt as number;
+  }
+
+  get tagAt(): number {
+    return this.#tagAt as number;
+  }
+
+  /** Where EVP writes how much it wrote. */
+  get lengthAt(): number {
+    return this.#lengthAt as number;
+  }
+
+  get packetAt(): number {
+    return this.#packetAt as number;
+  }
 }
 
 /** Bytes that `OpenSslAead` and `OpenSslX25519` take from their arena, rounded up. */
 export const OPENSSL_ARENA_BYTES = 65_536;
-
-function makeScratch(arena: Arena): Scratch {
-  const key = arena.allocate(KEY_BYTES);
-  const nonce = arena.allocate(NONCE_BYTES);
-  const tag = arena.allocate(TAG_BYTES);
-  const packet = arena.allocate(Math.max(CHUNK_BYTES, DATAGRAM_MAX_BYTES));
-  return {
-    arena,
-    key,
-    keyAt: arena.addressOf(key),
-    nonce,
-    nonceAt: arena.addressOf(nonce),
-    tag,
-    tagAt: arena.addressOf(tag),
-    lengthAt: arena.addressOf(arena.allocate(8)),
-    packet,
-    packetAt: arena.addressOf(packet),
-  };
-}
 
 export class OpenSslAead {
   readonly #evp: Evp;
@@ -89,7 +109,7 @@ export class OpenSslAead {
   /** Throws when the functions are not there. Packets are sealed and opened in place where they lie in this arena. */
   constructor(arena: Arena) {
     this.#evp = loadEvp();
-    this.#scratch = makeScratch(arena);
+    this.#scratch = new Scratch(arena);
     this.#sealing = newContext(this.#evp);
     this.#opening = newContext(this.#evp);
   }
@@ -178,8 +198,8 @@ class OpenSslTransportAead implements TransportAead {
   readonly #scratch: Scratch;
   readonly #key: Uint8Array;
   // One context for each direction in use: the key is set once, only the nonce before each packet.
-  #sealing = 0;
-  #opening = 0;
+  #sealing: HeldAddress;
+  #opening: HeldAddress;
   #destroyed = false;
 
   constructor(evp: Evp, scratch: Scratch, key: Uint8Array) {
@@ -192,7 +212,7 @@ class OpenSslTransportAead implements TransportAead {
   seal(counterLow: number, counterHigh: number, buffer: Uint8Array, offset: number, length: number): void {
     const { nonceAt, tagAt, lengthAt, packet, packetAt, arena, tag } = this.#scratch;
     const evp = this.#evp;
-    if (this.#sealing === 0) this.#sealing = this.#newContext(evp.encryptInit);
+    this.#sealing ??= this.#newContext(evp.encryptInit);
     const context = this.#sealing;
     this.#setNonce(counterLow, counterHigh);
     must(evp.encryptInit(context, 0, 0, 0, nonceAt));
@@ -216,7 +236,7 @@ class OpenSslTransportAead implements TransportAead {
     if (length < TAG_BYTES) return false;
     const { nonceAt, tagAt, lengthAt, packet, packetAt, arena, tag } = this.#scratch;
     const evp = this.#evp;
-    if (this.#opening === 0) this.#opening = this.#newContext(evp.decryptInit);
+    this.#opening ??= this.#newContext(evp.decryptInit);
     const context = this.#opening;
     const openedBytes = length - TAG_BYTES;
     this.#setNonce(counterLow, counterHigh);
@@ -242,10 +262,10 @@ class OpenSslTransportAead implements TransportAead {
     if (this.#destroyed) return;
     this.#destroyed = true;
     this.#key.fill(0);
-    if (this.#sealing !== 0) this.#evp.freeContext(this.#sealing);
-    if (this.#opening !== 0) this.#evp.freeContext(this.#opening);
-    this.#sealing = 0;
-    this.#opening = 0;
+    if (this.#sealing !== undefined) this.#evp.freeContext(this.#sealing);
+    if (this.#opening !== undefined) this.#evp.freeContext(this.#opening);
+    this.#sealing = undefined;
+    this.#opening = undefined;
   }
 
   #newContext(init: NativeFunction): number {
