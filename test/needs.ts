@@ -24,6 +24,7 @@ const INSTALL = {
   iperf3: "apt-get install iperf3",
   ping: "apt-get install iputils-ping",
   tshark: "apt-get install tshark",
+  setpriv: "apt-get install util-linux",
   perl: "apt-get install perl-base",
   npm: "install Node with npm",
 } as const;

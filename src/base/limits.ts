@@ -152,6 +152,11 @@ export const STATE_FILE_MAX_BYTES = 64 * MIB; // with its cached netmap
 export const WG_CONFIG_MAX_BYTES = 16 * MIB; // a `wg` mode configuration with its peers
 export const ADMIN_API_BODY_MAX_BYTES = 2 * MIB;
 
+// The host's network around a TUN device
+export const HOST_COMMAND_MAX_MS = 30 * SECOND_MS; // one `ip` or `nft`: ALLOWED_IPS_MAX routes take a few seconds
+export const HOST_COMMAND_OUTPUT_MAX_BYTES = 128 * MIB; // what it prints: ALLOWED_IPS_MAX routes as JSON
+export const UNDO_JOURNAL_MAX_BYTES = 32 * MIB; // ALLOWED_IPS_MAX routes of a device that outlives the process
+
 export const POOL4_KEPT_FROM_AGENTS = 1 / 4; // share of the IPv4 pool that is for nodes and users alone
 
 // Policy

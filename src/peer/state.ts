@@ -149,7 +149,7 @@ export function readState(folder: string): PeerState | undefined {
 }
 
 /** Starts in clock ticks since boot: tells a reused pid from the process that wrote the lock. */
-function startOf(process: number): string {
+export function startOf(process: number): string {
   try {
     const stat = readFileSync(`/proc/${process}/stat`, "latin1");
     return stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19] ?? "";
@@ -238,7 +238,7 @@ function locked(folder: string, holder: number | undefined): WirebadgeError {
 }
 
 /** Content first, then the name that makes it visible. */
-function writeDurably(path: string, text: string): void {
+export function writeDurably(path: string, text: string): void {
   const fd = openSync(path, "wx", FILE_MODE);
   try {
     const bytes = Buffer.from(text);

@@ -7,6 +7,7 @@ import { ALLOWED_IPS_MAX, MTU_MIN_BYTES, PEERS_MAX, WG_CONFIG_MAX_BYTES } from "
 import { isLowOrderPoint } from "../crypto/low-order.ts";
 import { PortableCrypto } from "../crypto/portable.ts";
 import { parseHostName } from "./host-name.ts";
+import type { InterfaceAddress } from "./tun/route-plan.ts";
 
 /** A name stays a name: it is resolved again when handshakes fail. */
 export interface WgEndpoint {
@@ -29,15 +30,18 @@ export interface WgPeer {
 export interface WgConfig {
   readonly privateKey: Uint8Array;
   readonly listenPort: number | undefined;
-  /** 0: off. Only for a kernel's routing: rootless it has no effect. */
+  /** 0: off. Only for a kernel's routing, under `--tun`: rootless it has no effect. */
   readonly fwMark: number;
+  /** The networks of its own addresses, without host bits. */
   readonly addresses: readonly Prefix[];
+  /** The interface's own addresses with their networks' lengths, for a TUN device. */
+  readonly interfaceAddresses: readonly InterfaceAddress[];
   /** The interface's own addresses, without their prefix lengths. */
   readonly ownAddresses: readonly Address[];
   readonly dnsServers: readonly Address[];
   readonly searchDomains: readonly string[];
   readonly mtuBytes: number | undefined;
-  /** Only for a kernel's routing: rootless it has no effect. */
+  /** Only for a kernel's routing, under `--tun`: rootless it has no effect. */
   readonly table: "auto" | "off" | number;
   readonly peers: readonly WgPeer[];
   /** Of a `[Peer]` with this end's own key, as a list shared by all hosts has: passed over, as WireGuard does. */
@@ -375,6 +379,7 @@ class Parser {
       listenPort: draft.listenPort,
       fwMark: draft.fwMark,
       addresses: draft.addresses,
+      interfaceAddresses: draft.ownAddresses.map((address, at) => ({ address, bits: draft.addresses[at]!.bits })),
       ownAddresses: draft.ownAddresses,
       dnsServers: draft.dnsServers,
       searchDomains: draft.searchDomains,

@@ -58,6 +58,7 @@ test("every key of wg(8) and wg-quick(8) is read; lists and repeated lines add u
   expect(config).toMatchObject({ listenPort: 51820, mtuBytes: 1380, table: "off", fwMark: 0xca6c, ignored: [] });
   expect(config.addresses.map(formatPrefix)).toEqual(["10.192.122.0/24", "fd00::/64", "10.10.0.1/32"]);
   expect(config.ownAddresses.map(formatAddress)).toEqual(["10.192.122.1", "fd00::1", "10.10.0.1"]);
+  expect(config.interfaceAddresses.map(formatPrefix)).toEqual(["10.192.122.1/24", "fd00::1/64", "10.10.0.1/32"]);
   expect(config.dnsServers.map(formatAddress)).toEqual(["10.0.0.53", "fd00::53"]);
   expect(config.searchDomains).toEqual(["corp.example"]);
   const [a, b] = config.peers;
@@ -109,6 +110,16 @@ test("an empty AllowedIPs, FwMark off and ListenPort 0 are what they are", () =>
   const config = parse(`${HEAD}FwMark=off\nListenPort=0\n[Peer]\nPublicKey=${PEER_A}\nAllowedIPs=\n`);
   expect(config).toMatchObject({ fwMark: 0, listenPort: 0 });
   expect(config.peers[0]!.allowedIps).toEqual([]);
+});
+
+test.each([
+  ["", { fwMark: 0, table: "auto" }],
+  ["FwMark = off\nTable = auto", { fwMark: 0, table: "auto" }],
+  ["FwMark = 51820\nTable = off", { fwMark: 51820, table: "off" }],
+  ["FwMark = 0xCA6C\nTable = 77", { fwMark: 51820, table: 77 }],
+  ["FwMark = 0xffffffff\nTable = 0xffffffff", { fwMark: 0xffffffff, table: 0xffffffff }],
+])("FwMark and Table are given as they are written: %j", (lines, wanted) => {
+  expect(parse(`${HEAD}${lines}`)).toMatchObject(wanted);
 });
 
 const PEER = `${HEAD}[Peer]\nPublicKey=${PEER_A}\n`; // a key of it stands in line 6
