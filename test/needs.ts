@@ -20,6 +20,8 @@ const INSTALL = {
   "wireguard-go": "go install golang.zx2c4.com/wireguard@latest, then WIREGUARD_GO=its path",
   "wireguard-go-debian": "apt-get install wireguard-go (the build of 2022)",
   "boringtun-cli": "cargo install boringtun-cli, then BORINGTUN_CLI=its path",
+  nebula: "go install github.com/slackhq/nebula/cmd/nebula@latest, then NEBULA=its path",
+  "nebula-cert": "go install github.com/slackhq/nebula/cmd/nebula-cert@latest, then NEBULA_CERT=its path",
   curl: "apt-get install curl",
   iperf3: "apt-get install iperf3",
   ping: "apt-get install iputils-ping",
