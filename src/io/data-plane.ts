@@ -6,6 +6,12 @@ import type { Endpoint } from "../base/address.ts";
 /** struct virtio_net_hdr: before each packet of a TUN device. */
 export const VNET_HEADER_BYTES = 10;
 
+/** Where packets lie: `Arena` is one. */
+export interface PacketMemory {
+  readonly bytes: Uint8Array;
+  allocateAt(sizeBytes: number): number;
+}
+
 export interface PacketDevice {
   readonly name: string;
   /** For poll(2); -1 once closed, or in memory. */

@@ -46,8 +46,6 @@ export class Poller {
     const ready = this.#poll(this.#address, this.#count, timeoutMs);
     if (ready >= 0) return ready;
     const errno = lastErrno();
-    // Whatever stands there is of an earlier call.
-    for (let i = 0; i < this.#count; i++) this.#words[this.#word + 2 * i + 1] = POLLIN;
     if (errno === EINTR) return 0;
     throw new WirebadgeError("INTERNAL", `poll failed (${errnoName(errno)})`, { cause: systemError("poll", errno) });
   }
