@@ -24,6 +24,8 @@ import { EQUAL_BELOW } from "./statistics.ts";
 
 const STARTS = { full: 5, quick: 2 };
 const IDLE_SECONDS = { full: 125, quick: 25 };
+/** More than this used by others, in one start, and the run is suspect. */
+const OTHER_CORES_MAX = 0.1;
 const CHART = "benchmarks/results/tun.svg";
 const RECORD = "benchmarks/results/tun.json";
 const SECTION = "npm run bench -- tun";
@@ -31,10 +33,14 @@ const SEAL_RATE = fileURLToPath(new URL("seal-rate.ts", import.meta.url));
 
 const ofTree = (path: string): URL => new URL(`../../${path}`, import.meta.url);
 const say = (line: string): void => void process.stderr.write(`${line}\n`);
-const there = (tools: readonly Contender[]): Contender[] =>
-  tools.filter(({ needs }) =>
-    needsIn(process.env, (line) => process.stderr.write(line), "npm run bench -- tun", needs),
-  );
+
+/** Says in one line who is left out. */
+function isThere({ name, needs, unfit }: Contender): boolean {
+  if (!needsIn(process.env, (line) => process.stderr.write(line), SECTION, needs)) return false;
+  const reason = unfit?.();
+  if (reason !== undefined) say(`NEEDS ${SECTION}: another ${name} (${reason})`);
+  return reason === undefined;
+}
 
 function sealRate(env: NodeJS.ProcessEnv): number {
   const printed = execFileSync(process.execPath, [SEAL_RATE], { encoding: "utf8", env: { ...process.env, ...env } });
@@ -123,7 +129,12 @@ class Run {
       samples: this.#samples,
       otherCores: this.#otherCores,
       stolenCores: this.#stolenCores,
-      notes: this.notes,
+      notes: [
+        ...this.notes,
+        ...(this.#otherCores > OTHER_CORES_MAX
+          ? ["The machine was busy with other things: do not trust this run."]
+          : []),
+      ],
     };
   }
 }
@@ -157,16 +168,16 @@ export interface SuiteOptions {
 
 export async function run({ flags, json }: SuiteOptions): Promise<BenchResult[]> {
   const tools = ["netns", "tun", "iperf3", "ping", "perl"] as const;
-  if (!needsIn(process.env, say, "npm run bench -- tun", tools)) return [];
+  if (!needsIn(process.env, (line) => process.stderr.write(line), SECTION, tools)) return [];
   if (!canLoad()) {
-    say("NEEDS npm run bench -- tun: Perl's Time::HiRes missing (install: apt-get install perl)");
+    say(`NEEDS ${SECTION}: Perl's Time::HiRes missing (install: apt-get install perl)`);
     return [];
   }
   const only = flags.get("only")?.split(",");
   const unknown = (only ?? []).filter((name) => !CONTENDERS.some((contender) => contender.name === name));
   if (unknown.length > 0) throw new Error(`no contender is called ${unknown.join(", ")}`);
   const quick = flags.has("quick");
-  const contenders = there(CONTENDERS.filter(({ name }) => only?.includes(name) ?? true));
+  const contenders = CONTENDERS.filter((one) => (only?.includes(one.name) ?? true) && isThere(one));
   const measured = new Run(quick, contenders);
   for (const { name } of CONTENDERS)
     if (!contenders.some((contender) => contender.name === name)) measured.notes.push(`${name} was left out.`);
@@ -177,6 +188,7 @@ export async function run({ flags, json }: SuiteOptions): Promise<BenchResult[]>
   if (!json) process.stdout.write(`${textReport(record)}\n`);
   const out = flags.get("out");
   if (out !== undefined) writeFileSync(out, `${JSON.stringify(record, undefined, 1)}\n`);
-  if (!quick && only === undefined && starts >= STARTS.full) write(record);
+  const whole = !quick && only === undefined && starts >= STARTS.full;
+  if (whole && contenders.some(({ name }) => name === BASE)) write(record);
   return results(record);
 }
