@@ -3,8 +3,7 @@
 // bytes never move; a call makes no garbage.
 import type { Endpoint } from "../base/address.ts";
 
-/** struct virtio_net_hdr: before each packet of a TUN device. */
-export const VNET_HEADER_BYTES = 10;
+export { VNET_HEADER_BYTES } from "../wire/vnet-header.ts";
 
 /** Where packets lie: `Arena` is one. */
 export interface PacketMemory {

@@ -1,17 +1,20 @@
 // The TUN device against the kernel: the contract that its twin keeps too, and what only a kernel has: super-packets
 // from its own TCP and UDP, names that are taken, a device that goes away.
+import { readdirSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { VNET_HEADER_BYTES } from "../../src/io/data-plane.ts";
 import { Arena } from "../../src/io/ffi/arena.ts";
 import { POLLERR, POLLIN, Poller } from "../../src/io/ffi/poller.ts";
 import { TUN_ARENA_BYTES, TunDevice, type TunOptions } from "../../src/io/ffi/tun-device.ts";
 import { UdpSocket } from "../../src/io/ffi/udp-socket.ts";
+import { PROTOCOL_UDP } from "../../src/wire/packet.ts";
+import { writeUdpHeader } from "../../src/wire/udp.ts";
 import { inNamespace } from "../inside-namespace.ts";
 import { FAR_ADDRESS, KERNEL_ADDRESS, type TunWorld, tunContract, UDP_PORT } from "../io/tun-contract.ts";
 import { cut, expectSame, fillRun, receiveBytes } from "../io/udp-socket-contract.ts";
 import { Lab, type Namespace } from "../namespaces.ts";
 import { needs } from "../needs.ts";
-import { ip } from "../wire/packets.ts";
+import { ip, packet, withChecksum } from "../wire/packets.ts";
 
 const ARENA_BYTES = 12 * 1024 * 1024;
 const DEVICE = "wbtest0";
@@ -193,6 +196,42 @@ describe.runIf(needs("netns", "tun"))("a TUN device", () => {
     for (const device of devices) device.close();
   });
 
+  it("sources that can't be answered are passed over and counted", () => {
+    using w = world({});
+    const at = w.arena.allocateAt(4000);
+    const send = (packet: Uint8Array): void => {
+      w.arena.bytes.fill(0, at, at + VNET_HEADER_BYTES);
+      w.arena.bytes.set(packet, at + VNET_HEADER_BYTES);
+      expect(w.device.write(at, VNET_HEADER_BYTES + packet.length)).toBe(VNET_HEADER_BYTES + packet.length);
+    };
+    const fromPort = (source: string, destination: string, port: number): Uint8Array => {
+      const udp = new Uint8Array(12);
+      writeUdpHeader(udp, 0, port, UDP_PORT, udp.length);
+      return packet(source, destination, PROTOCOL_UDP, withChecksum(source, destination, PROTOCOL_UDP, udp, 6));
+    };
+    send(fromPort(FAR_ADDRESS, KERNEL_ADDRESS, 0));
+    send(fromPort(FAR_ADDRESS, KERNEL_ADDRESS, 99));
+    const counts: number[] = [];
+    for (const endMs = performance.now() + 2_000; counts.length < 2 && performance.now() < endMs; ) {
+      const count = w.socket.receive();
+      for (let i = 0; i < count; i++) counts.push(w.socket.messageBytes(i), w.socket.segmentBytes(i));
+    }
+    expect(counts).toEqual([0, 0, 4, 4]);
+    expect(w.socket.counters).toMatchObject({ "receive-bad-source": 1 });
+    w.namespace.addAddress(DEVICE, "fd77::1/64");
+    const socket = inNamespace(w.namespace, () => UdpSocket.open(w.arena, { family: 6, port: UDP_PORT }));
+    send(fromPort("fd77::2", "fd77::1", 99));
+    expect(receiveBytes(w.arena, socket, 4)[0]!.from).toEqual({ address: ip("fd77::2"), port: 99 });
+    const mapped = fromPort("fd77::2", "fd77::1", 98);
+    mapped.set([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 1], 8);
+    mapped.set(withChecksum("192.0.2.1", "fd77::1", PROTOCOL_UDP, mapped.slice(40), 6), 40);
+    send(mapped);
+    send(fromPort("fd77::2", "fd77::1", 97));
+    expect(receiveBytes(w.arena, socket, 4)[0]!.from.port).toBe(97);
+    expect(socket.counters).toMatchObject({ "receive-bad-source": 1, "receive-messages": 3 });
+    socket.close();
+  });
+
   it("tells that the device was taken away: POLLERR, EBADFD", () => {
     using w = world({});
     const poller = new Poller(w.arena, [w.device.fd]);
@@ -217,6 +256,7 @@ describe.runIf(needs("netns", "tun"))("a TUN device", () => {
       }
     };
     const free = w.arena.freeBytes;
+    const descriptors = readdirSync("/proc/self/fd").length;
     expect(open(DEVICE)).toMatchObject({
       code: "CONFLICT",
       message: expect.stringContaining("in use by another program"),
@@ -225,6 +265,7 @@ describe.runIf(needs("netns", "tun"))("a TUN device", () => {
     expect(open("lo")).toMatchObject({ code: "CONFLICT", cause: { code: "EINVAL" } });
     for (const name of ["", "a-name-of-16-byt", "a\0b"]) expect(open(name)).toMatchObject({ code: "CONFIG_INVALID" });
     expect(w.arena.freeBytes).toBe(free); // failed attempts take nothing
+    expect(readdirSync("/proc/self/fd").length).toBe(descriptors);
     w.device.close();
     expect(open(DEVICE)).toBeUndefined(); // the device went with its descriptor
     expect(free - w.arena.freeBytes).toBeLessThanOrEqual(TUN_ARENA_BYTES);

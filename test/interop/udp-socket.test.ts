@@ -1,8 +1,10 @@
 // The UDP socket for runs over links that are not loopback: a narrow one, one that stands still, a slow one, one that
 // a firewall closes.
+import { readdirSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { UDP_NARROW_RUNS } from "../../src/base/limits.ts";
 import { Arena } from "../../src/io/ffi/arena.ts";
+import { bindNative } from "../../src/io/ffi/koffi.ts";
 import { UdpSocket } from "../../src/io/ffi/udp-socket.ts";
 import { inNamespace } from "../inside-namespace.ts";
 import { cut, expectFullBufferToDrop, expectSame, fillRun, receiveBytes } from "../io/udp-socket-contract.ts";
@@ -107,6 +109,54 @@ describe.runIf(needs("netns"))("a UDP socket on a link", () => {
     expect(w.sender.counters["send-waits"]).toBeGreaterThan(0);
     expect(failures(w.sender)).toEqual([]);
     expect(receiveBytes(w.arena, w.receiver, runs * length)).toHaveLength(runs * 20);
+  });
+
+  it("waits a little for memory that is not the socket's own, then drops and counts (ENOBUFS)", async () => {
+    using w = world();
+    // The queue of this device takes hardly anything; IP_RECVERR has the kernel tell of it.
+    const narrow = ["rate", "8kbit", "burst", "2000", "limit", "3000"];
+    await w.near.run("tc", ["qdisc", "add", "dev", w.nearDevice, "root", "tbf", ...narrow]);
+    w.arena.words[w.arena.scratchAt / 4] = 1;
+    const setsockopt = bindNative("setsockopt", "int", "int", "int", "int", "uintptr_t", "uint32_t");
+    expect(setsockopt(w.sender.fd, 0, 11, w.arena.baseAddress + w.arena.scratchAt, 4)).toBe(0);
+    const begunMs = performance.now();
+    for (let i = 0; i < 10; i++) w.sender.push(w.at, 1000, 1000, w.to);
+    w.sender.flush();
+    expect(performance.now() - begunMs).toBeGreaterThanOrEqual(20);
+    expect(performance.now() - begunMs).toBeLessThan(500);
+    expect(w.sender.counters["send-ENOBUFS"]).toBeGreaterThan(0);
+    expect(w.sender.counters["send-waits"]).toBeGreaterThan(0);
+    expect(w.sender.counters["send-waits"]).toBeLessThanOrEqual(21); // no more often than each millisecond
+  });
+
+  it("does with what an ordinary user may have", async () => {
+    const script = `
+      import { Arena } from ${JSON.stringify(new URL("../../src/io/ffi/arena.ts", import.meta.url).href)};
+      import { UdpSocket } from ${JSON.stringify(new URL("../../src/io/ffi/udp-socket.ts", import.meta.url).href)};
+      const arena = new Arena(8 << 20);
+      process.setgroups([]); process.setgid(65534); process.setuid(65534);
+      const { v4 } = UdpSocket.openPair(arena, { port: 0 });
+      let said = {};
+      try { v4.setMark(7); } catch (error) { said = { code: error.code, cause: error.cause.code }; }
+      console.log(JSON.stringify({ counters: v4.counters, gso: v4.gso, said }));`;
+    const namespace = lab.namespace(`user${worlds++}`);
+    const { stdout } = await namespace.run(process.execPath, ["--input-type=module", "-e", script]);
+    expect(JSON.parse(stdout)).toMatchObject({
+      counters: { "buffer-EPERM": 1 },
+      gso: true,
+      said: { code: "NATIVE_UNAVAILABLE", cause: "EPERM" },
+    });
+  });
+
+  it("leaves no descriptor behind where a port can't be opened", () => {
+    using w = world();
+    const { port } = w.receiver;
+    const descriptors = readdirSync("/proc/self/fd").length;
+    for (let i = 0; i < 3; i++) {
+      expect(() => inNamespace(w.far, () => UdpSocket.open(w.arena, { family: 4, port }))).toThrow("EADDRINUSE");
+      expect(() => inNamespace(w.far, () => UdpSocket.openPair(w.arena, { port }))).toThrow("EADDRINUSE");
+    }
+    expect(readdirSync("/proc/self/fd").length).toBe(descriptors);
   });
 
   it("counts what has no way out, by name", () => {

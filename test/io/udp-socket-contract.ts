@@ -115,10 +115,10 @@ export function udpSocketContract(name: string, makeWorld: () => UdpWorld, famil
       expect(w.b.receive()).toBe(1);
       expect([w.b.messageBytes(0), w.b.segmentBytes(0)]).toEqual([10 * 1452 + 5, 1452]);
       // A single one after it in the same slot: what was told of the run is not told of this.
-      w.a.push(w.at, 1000, 1452, w.toB);
+      w.a.push(w.at, 5000, 5000, w.toB);
       w.a.flush();
       expect(w.b.receive()).toBe(1);
-      expect([w.b.messageBytes(0), w.b.segmentBytes(0)]).toEqual([1000, 1000]);
+      expect([w.b.messageBytes(0), w.b.segmentBytes(0)]).toEqual([5000, 5000]);
       // And a run after the single one.
       w.a.push(w.at, 4000, 1400, w.toB);
       w.a.flush();
@@ -141,6 +141,19 @@ export function udpSocketContract(name: string, makeWorld: () => UdpWorld, famil
       expect(seen[2]).not.toBe(seen[0]);
       expect(new Set([seen[3], seen[4]]).size).toBe(2);
       other.close();
+    });
+
+    it("tells many senders apart", () => {
+      using w = pair();
+      const others = Array.from({ length: 100 }, () =>
+        w.world.open({ family, port: 0, receiveSlots: 1, sendSlots: 1 }),
+      );
+      for (const round of [0, 1]) {
+        for (const socket of others) socket.push(w.at + round, 10, 10, w.toB);
+        const got = receiveBytes(w.arena, w.b, 10 * others.length);
+        expect(got.map(({ from }) => from.port)).toEqual(others.map(({ port }) => port));
+      }
+      for (const socket of others) socket.close();
     });
 
     it("sends by itself when 64 runs wait, and not before", () => {

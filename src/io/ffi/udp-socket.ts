@@ -34,10 +34,9 @@ import {
   writeFamilyAndPort,
 } from "./udp-open.ts";
 
-const MSG_TRUNC = 0x20;
 const MSG_DONTWAIT = 0x40;
 
-const SLOT_BYTES = 65_536;
+const SLOT_BYTES = 65_536; // nothing is longer, joined or not
 const RECEIVE_SLOTS = 32;
 
 // struct mmsghdr (64-bit): name @0, namelen @8, iov @16, iovlen @24, control @32, controllen @40, flags @48,
@@ -46,7 +45,6 @@ const HEADER_BYTES = 64;
 const HEADER_WORDS = HEADER_BYTES / 4;
 const NAME_LENGTH_WORD = 2;
 const CONTROL_LENGTH_WORD = 10;
-const FLAGS_WORD = 12;
 const MESSAGE_LENGTH_WORD = 14;
 const VECTOR_BYTES = 16; // struct iovec: base @0, len @8
 // struct cmsghdr: len u64 @0, level i32 @8, type i32 @12, then the value: u16 for UDP_SEGMENT, i32 for UDP_GRO
@@ -301,14 +299,8 @@ export class UdpSocket implements DatagramSocket {
       readU16(bytes, name + 2) === 0 ||
       (!this.#isV4 && words[name / 4 + 2] === 0 && words[name / 4 + 3] === 0 && readU32(bytes, name + 16) === 0xffff);
     if (isBad) this.#count("receive-bad-source", segment === 0 ? 1 : Math.ceil(length / segment));
-    else if ((words[header + FLAGS_WORD]! & MSG_TRUNC) !== 0) this.#count("receive-truncated", 1);
-    else {
-      this.#messageBytes[i] = length;
-      this.#segmentBytes[i] = segment;
-      return;
-    }
-    this.#messageBytes[i] = 0;
-    this.#segmentBytes[i] = 0;
+    this.#messageBytes[i] = isBad ? 0 : length;
+    this.#segmentBytes[i] = isBad ? 0 : segment;
   }
 
   #enqueue(at: number, length: number, segmentBytes: number, to: Endpoint): void {
