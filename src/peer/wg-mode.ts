@@ -1,17 +1,13 @@
 // `wirebadge wg FILE.conf`: WireGuard by a plain configuration file, rootless. No coordinator, no policy: everything in
 // the file is allowed, and nothing else. Endpoint names are asked of the host's resolver, again when handshakes fail;
 // SOCKS names never are.
-import { lookup } from "node:dns/promises";
-import { clearTimeout, setTimeout } from "node:timers";
 import type { Logger } from "pino";
-import { type Endpoint, formatAddress, parseAddress } from "../base/address.ts";
+import { formatAddress } from "../base/address.ts";
 import { toBase64 } from "../base/bytes.ts";
 import { WirebadgeError } from "../base/errors.ts";
-import { ENDPOINT_RESOLVE_RETRY_MS, MTU_DEFAULT_BYTES } from "../base/limits.ts";
-import { SECOND_MS } from "../base/units.ts";
-import type { DesiredPeer } from "../engine/desired-state.ts";
+import { MTU_DEFAULT_BYTES } from "../base/limits.ts";
 import { Engine, type EngineSink } from "../engine/engine.ts";
-import { SystemClock, stopwatch } from "../io/clock.ts";
+import { cpuStopwatch, SystemClock, stopwatch } from "../io/clock.ts";
 import { chooseCrypto } from "../io/crypto-choice.ts";
 import { osRandom } from "../io/os-random.ts";
 import { DgramUdpPort } from "../io/udp.ts";
@@ -27,7 +23,8 @@ import { OverlayDns } from "./overlay-dns.ts";
 import { OwnerCheck } from "./owner.ts";
 import { PeerViews } from "./peer-views.ts";
 import { hostNetwork } from "./real-network.ts";
-import { parseWgConfig, type WgConfig, type WgPeer } from "./wg-config.ts";
+import { parseWgConfig, type WgConfig } from "./wg-config.ts";
+import { WgEndpoints } from "./wg-endpoints.ts";
 
 export interface WgModeOptions {
   readonly configText: string;
@@ -85,8 +82,7 @@ class WgMode {
   readonly #views: PeerViews;
   readonly #gateway: Gateway;
   readonly #owner = OwnerCheck.open();
-  readonly #resolved = new Map<WgPeer, Endpoint>();
-  readonly #retries = new Map<WgPeer, NodeJS.Timeout>();
+  readonly #endpoints: WgEndpoints;
   #udp: DgramUdpPort | undefined;
   #entryPoints: EntryPoints | undefined;
   #revision = 0;
@@ -95,6 +91,7 @@ class WgMode {
   constructor(options: WgModeOptions, config: WgConfig) {
     this.#options = options;
     this.#config = config;
+    this.#endpoints = new WgEndpoints({ logger: options.logger, onChange: () => this.#apply() });
     const { crypto } = chooseCrypto(options.requireNative ? { require: "native" } : {});
     const mtuBytes = config.mtuBytes ?? MTU_DEFAULT_BYTES;
     this.#driver = new LoopDriver(new SystemClock());
@@ -106,6 +103,7 @@ class WgMode {
       mtuBytes,
       sink: this.#engineSink(),
       stopwatch,
+      cpuStopwatch,
       leases: { verify: () => undefined },
     });
     this.#stack = new UserspaceStack({
@@ -138,7 +136,7 @@ class WgMode {
     this.#udp = await DgramUdpPort.open(listenPort ?? 0, this.#driver.onDatagram);
     this.#driver.attach({ engine: this.#engine, stack: this.#stack, udp: this.#udp });
     this.#stack.setLocalAddresses(ownAddresses);
-    await Promise.all(peers.map((peer) => this.#resolve(peer)));
+    await this.#endpoints.setPeers(peers);
     this.#apply();
     this.#entryPoints = await EntryPoints.open({
       socks: this.#options.socks,
@@ -163,7 +161,7 @@ class WgMode {
   async stop(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    for (const timer of this.#retries.values()) clearTimeout(timer);
+    this.#endpoints.close();
     this.#driver.turn(() => this.#gateway.close());
     await this.#entryPoints?.close();
     this.#driver.stop();
@@ -199,36 +197,9 @@ class WgMode {
       tunnelUp: (session) => this.#options.logger.info({ event: "tunnel-up", peer: session }, "tunnel up"),
       tunnelFailed: (session) => {
         this.#options.logger.warn({ event: "tunnel-failed", peer: session }, "no answer from a peer");
-        const peer = this.#config.peers.find((candidate) => toBase64(candidate.publicKey) === session);
-        if (peer !== undefined) void this.#resolve(peer).then(() => this.#apply());
+        this.#endpoints.handshakeFailed(session);
       },
     };
-  }
-
-  /**
-   * The name may have moved: asked at the start and after every failed handshake; tried again until there is an answer.
-   */
-  async #resolve(peer: WgPeer): Promise<void> {
-    if (peer.endpoint === undefined) return;
-    const { host, port } = peer.endpoint;
-    const literal = parseAddress(host);
-    if (literal !== undefined) {
-      this.#resolved.set(peer, { address: literal, port });
-      return;
-    }
-    const found = await lookup(host).catch((error: unknown) => {
-      this.#options.logger.warn({ event: "endpoint-unresolved", host, err: error }, `${host} can't be resolved`);
-      return undefined;
-    });
-    const address = found === undefined ? undefined : parseAddress(found.address);
-    if (address !== undefined) this.#resolved.set(peer, { address, port });
-    else if (!this.#closed && !this.#retries.has(peer)) {
-      const retry = setTimeout(() => {
-        this.#retries.delete(peer);
-        void this.#resolve(peer).then(() => this.#apply());
-      }, ENDPOINT_RESOLVE_RETRY_MS);
-      this.#retries.set(peer, retry);
-    }
   }
 
   #apply(): void {
@@ -242,25 +213,11 @@ class WgMode {
         addresses: this.#config.ownAddresses,
         transit: [],
         filter: undefined,
-        peers: this.#config.peers.map((peer) => this.#desiredPeer(peer)),
+        peers: this.#endpoints.desiredPeers(),
       });
       for (const { session, reason } of refused) {
         this.#options.logger.error({ event: "peer-refused", peer: session, reason }, "this peer's key can't be used");
       }
     });
-  }
-
-  #desiredPeer(peer: WgPeer): DesiredPeer {
-    const endpoint = this.#resolved.get(peer);
-    const keepaliveMs = peer.persistentKeepaliveSeconds * SECOND_MS;
-    return {
-      session: toBase64(peer.publicKey),
-      publicKey: peer.publicKey,
-      kind: "stock",
-      prefixes: peer.allowedIps,
-      endpoints: endpoint === undefined ? [] : [endpoint],
-      ...(peer.presharedKey === undefined ? {} : { presharedKey: peer.presharedKey }),
-      ...(keepaliveMs === 0 ? {} : { persistentKeepaliveMs: keepaliveMs }),
-    };
   }
 }
