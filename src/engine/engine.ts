@@ -48,6 +48,8 @@ export interface EngineOptions {
   readonly leases: LeaseVerifier;
   /** By which handshakes are kept within their share of the thread's time. */
   readonly stopwatch: Stopwatch;
+  /** The same without the time that other threads had the CPU. */
+  readonly cpuStopwatch?: Stopwatch;
   /** TAI64N of the last initiation ever sent with this key, from the state file. */
   readonly lastTimestamp?: Uint8Array;
 }
@@ -117,6 +119,7 @@ export class Engine {
       keyPair: options.keyPair,
       mtuBytes: options.mtuBytes,
       stopwatch: options.stopwatch,
+      ...(options.cpuStopwatch === undefined ? {} : { cpuStopwatch: options.cpuStopwatch }),
       sink: this.#deviceSink(options.sink),
       ...(options.lastTimestamp === undefined ? {} : { lastTimestamp: options.lastTimestamp }),
     });

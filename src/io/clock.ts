@@ -8,6 +8,12 @@ export interface Clock {
 /** For durations: ms with fractions, never set by anyone. */
 export const stopwatch = (): number => performance.now();
 
+/** Of this thread: stands still while it waits for a CPU. */
+export const cpuStopwatch = (): number => {
+  const { user, system } = process.threadCpuUsage();
+  return (user + system) / 1_000;
+};
+
 /** Wall time is taken for set, or the machine for suspended, when it has moved by this much more than the monotonic. */
 const STEP_MS = 100;
 

@@ -11,7 +11,7 @@ import { isProbe } from "../control/probe.ts";
 import type { Crypto } from "../crypto/provider.ts";
 import { Engine, type EngineSink } from "../engine/engine.ts";
 import type { FlowRecord } from "../filter/contract.ts";
-import { type Clock, SystemClock, stopwatch } from "../io/clock.ts";
+import { type Clock, cpuStopwatch, SystemClock, stopwatch } from "../io/clock.ts";
 import { type CryptoChoice, chooseCrypto } from "../io/crypto-choice.ts";
 import { osRandom } from "../io/os-random.ts";
 import { type DatagramHandler, DgramUdpPort } from "../io/udp.ts";
@@ -279,6 +279,7 @@ class Peer {
       mtuBytes: MTU_DEFAULT_BYTES,
       sink,
       stopwatch,
+      cpuStopwatch,
       leases: {
         verify: (bytes) => {
           const lease = this.#signKey === undefined ? "lease-bad-signature" : verifyLease(crypto, this.#signKey, bytes);

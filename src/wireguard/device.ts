@@ -45,6 +45,8 @@ export interface DeviceOptions<Owner> {
   readonly lastTimestamp?: Uint8Array;
   /** By which the work of handshakes is measured and kept within its share; absent: it takes no time. */
   readonly stopwatch?: Stopwatch;
+  /** The same without the time that other threads had the CPU: what a message costs; `stopwatch` unless given. */
+  readonly cpuStopwatch?: Stopwatch;
   readonly peersMax?: number;
 }
 
@@ -88,7 +90,7 @@ export class Device<Owner> {
       indexes: new IndexTable(random),
       heap: new DeadlineHeap(),
       counters: this.counters,
-      work: new HandshakeWork(options.stopwatch ?? (() => 0)),
+      work: new HandshakeWork(options.stopwatch ?? (() => 0), options.cpuStopwatch),
       deferred: new Set(),
       mtuBytes,
       lastTimestamp: options.lastTimestamp,

@@ -23,6 +23,8 @@ const LOADED_FOR_MS = SECOND_MS; // after the last moment with too much work, as
 
 export class HandshakeWork {
   readonly #stopwatch: Stopwatch;
+  readonly #cpuStopwatch: Stopwatch;
+  #cpuStartedMs = 0;
   #readyMs = Number.NEGATIVE_INFINITY;
   #costMs = 0;
   #lastDataMs = Number.NEGATIVE_INFINITY;
@@ -30,12 +32,14 @@ export class HandshakeWork {
   /** Since the beginning. */
   spentMs = 0;
   longestMs = 0;
-  /** Messages worked on, and those of them that took longer than HANDSHAKE_TURN_MS. */
+  /** Messages worked on, and those of them that took more of the CPU than HANDSHAKE_TURN_MS. */
   messages = 0;
   longMessages = 0;
 
-  constructor(stopwatch: Stopwatch) {
+  /** The second one stands still while the thread waits for a CPU; the first one, unless given. */
+  constructor(stopwatch: Stopwatch, cpuStopwatch = stopwatch) {
     this.#stopwatch = stopwatch;
+    this.#cpuStopwatch = cpuStopwatch;
   }
 
   /** The earliest moment for the next message. */
@@ -53,6 +57,7 @@ export class HandshakeWork {
 
   /** What `end` is to be given. */
   begin(): number {
+    this.#cpuStartedMs = this.#cpuStopwatch();
     return this.#stopwatch();
   }
 
@@ -61,7 +66,7 @@ export class HandshakeWork {
     const tookMs = this.#stopwatch() - startedMs;
     this.spentMs += tookMs;
     this.messages++;
-    if (tookMs > HANDSHAKE_TURN_MS) this.longMessages++;
+    if (this.#cpuStopwatch() - this.#cpuStartedMs > HANDSHAKE_TURN_MS) this.longMessages++;
     if (tookMs > this.longestMs) this.longestMs = tookMs;
     const costMs = Math.min(tookMs, COST_MAX_MS);
     this.#costMs = this.#costMs === 0 ? costMs : this.#costMs + (costMs - this.#costMs) * COST_WEIGHT;
