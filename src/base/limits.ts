@@ -37,6 +37,10 @@ export const UDP_SEND_WAIT_MAX_MS = 20; // of one flush, for room in the socket'
 export const UDP_NARROW_RUNS = 1_024; // sent without GSO to where a run was too wide, before it is tried again
 export const ADDRESSES_REMEMBERED_MAX = 4_096; // in parsed form, of senders; then all are forgotten
 
+// Data thread
+export const DATA_THREAD_RESTARTS_MAX = 3; // within the window below; then the peer ends with the error
+export const DATA_THREAD_RESTART_WINDOW_MS = MINUTE_MS;
+
 // Paths
 export const PATH_CANDIDATES_MAX = 8; // endpoints tried at once for one peer
 export const PATH_CONFIRMED_MS = 15 * SECOND_MS; // after that much silence an initiation tries every candidate again

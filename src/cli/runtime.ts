@@ -45,6 +45,8 @@ export interface WgStart {
   readonly socks: string | undefined;
   readonly forwards: readonly string[];
   readonly exposes: readonly string[];
+  /** A TUN device of that name, "": named after the file; undefined: rootless. */
+  readonly tun: string | undefined;
   readonly ignoreHooks: boolean;
   readonly requireNative: boolean;
   readonly logger: Logger;
@@ -54,6 +56,8 @@ export interface WgReady extends Running {
   readonly publicKey: string;
   readonly addresses: readonly string[];
   readonly entryPoints: readonly EntryPoint[];
+  /** The device's name. */
+  readonly tun?: string;
 }
 
 /** The running peer, asked over its state folder's socket. */

@@ -1,6 +1,6 @@
 // The real runtime: each part of the program is loaded when its command runs, so that `wirebadge status` starts fast.
 import { AdminClient } from "./admin-client.ts";
-import type { CoordinatorReady, CoordinatorStart, Runtime } from "./runtime.ts";
+import type { CoordinatorReady, CoordinatorStart, Runtime, WgReady, WgStart } from "./runtime.ts";
 
 /** A coordinator ends by its signal alone. */
 async function startCoordinator(options: CoordinatorStart): Promise<CoordinatorReady> {
@@ -19,13 +19,21 @@ async function startCoordinator(options: CoordinatorStart): Promise<CoordinatorR
   return { ...coordinator, stop: () => coordinator.stop(), stopped: new Promise(() => undefined) };
 }
 
+async function startWgMode(options: WgStart): Promise<WgReady> {
+  const { tun } = options;
+  if (tun === undefined) return await (await import("../peer/wg-mode.ts")).startWgMode(options);
+  const { startWgTunMode, tunNameOf } = await import("../peer/wg-tun-mode.ts");
+  const tunName = tunNameOf(tun === "" ? options.fileName : tun);
+  return await startWgTunMode({ ...options, tunName, env: process.env });
+}
+
 export function systemRuntime(): Runtime {
   return {
     signals: process,
     adminClient: (options) => new AdminClient(options),
     startCoordinator,
     startPeer: async (options) => (await import("../peer/peer.ts")).startPeer(options),
-    startWgMode: async (options) => (await import("../peer/wg-mode.ts")).startWgMode(options),
+    startWgMode,
     localApi: async (stateDir) => {
       const { LocalApiClient } = await import("../peer/local-api-client.ts");
       const { defaultStateRoot } = await import("../peer/state.ts");

@@ -25,6 +25,11 @@ interface EntryFlags {
   readonly log: LogLevel;
 }
 
+interface WgFlags extends EntryFlags {
+  readonly tun?: string | true;
+  readonly ignoreHooks?: boolean;
+}
+
 interface UpFlags extends EntryFlags {
   readonly tokenFile?: string;
   readonly state?: string;
@@ -70,13 +75,19 @@ export function addWgCommand(program: Command, context: Context): void {
     details:
       "Takes every key of wg(8) and wg-quick(8). Hooks (PreUp and the like) and SaveConfig never run: they " +
       "are refused unless --ignore-hooks.\n" +
-      "Names asked for through SOCKS are resolved by the file's DNS servers, through the tunnel.",
-    examples: ["wirebadge wg home.conf --socks 127.0.0.1:1080", "wirebadge wg home.conf --forward 8080=10.0.0.5:80"],
+      "Names asked for through SOCKS are resolved by the file's DNS servers, through the tunnel.\n" +
+      "With --tun (needs CAP_NET_ADMIN) every process of this host reaches the peers over a TUN device, at wire " +
+      "speed: addresses, routes and MTU are set as wg-quick sets them, and undone at the end; wg(8) shows and sets it.",
+    examples: [
+      "wirebadge wg home.conf --socks 127.0.0.1:1080",
+      "wirebadge wg home.conf --forward 8080=10.0.0.5:80",
+      "sudo wirebadge wg home.conf --tun && sudo wg show home",
+    ],
   });
-  command.option("--ignore-hooks", "start although the file has hooks or SaveConfig; they are not run");
-  addEntryOptions(command).action((file: string, flags: EntryFlags & { readonly ignoreHooks?: boolean }) =>
-    runWg(context, file, flags),
-  );
+  command
+    .option("--tun [name]", "make a TUN device for the whole host (default name: the file's, as home of home.conf)")
+    .option("--ignore-hooks", "start although the file has hooks or SaveConfig; they are not run");
+  addEntryOptions(command).action((file: string, flags: WgFlags) => runWg(context, file, flags));
 }
 
 function addEntryOptions(command: Command): Command {
@@ -135,16 +146,14 @@ async function runUp(context: Context, flags: UpFlags): Promise<void> {
   );
 }
 
-async function runWg(
-  context: Context,
-  file: string,
-  flags: EntryFlags & { readonly ignoreHooks?: boolean },
-): Promise<void> {
+async function runWg(context: Context, file: string, flags: WgFlags): Promise<void> {
   const { terminal, runtime } = context;
+  if (flags.tun !== undefined) refuseWithTun(flags);
   const start = {
     ...(await entryOptions(flags)),
     configText: await readConfig(terminal, file),
     fileName: file,
+    tun: flags.tun === true ? "" : flags.tun,
     ignoreHooks: flags.ignoreHooks === true,
     requireNative: flags.require === "native",
     logger: await makeLogger(terminal.surroundings, flags.log),
@@ -152,12 +161,26 @@ async function runWg(
   context.exitCode = await runUntilStopped(
     runtime.signals,
     () => runtime.startWgMode(start),
-    ({ publicKey, addresses, entryPoints }) => {
-      terminal.result({ event: "ready", publicKey, addresses, entryPoints, pid: process.pid }, () =>
-        [`ready: ${publicKey} ${addresses.join(" ")}`, ...entryPoints.map(formatEntryPoint)].join("\n"),
+    ({ publicKey, addresses, entryPoints, tun }) => {
+      const device = tun === undefined ? {} : { tun };
+      terminal.result({ event: "ready", publicKey, addresses, entryPoints, ...device, pid: process.pid }, () =>
+        [
+          `ready: ${publicKey} ${addresses.join(" ")}${tun === undefined ? "" : ` on ${tun}`}`,
+          ...entryPoints.map(formatEntryPoint),
+        ].join("\n"),
       );
     },
   );
+}
+
+/** What the kernel's own sockets do there. */
+function refuseWithTun({ socks, forward, expose }: WgFlags): void {
+  for (const [option, value] of Object.entries({ socks, forward, expose })) {
+    if (value === undefined) continue;
+    throw new WirebadgeError("USAGE", `--${option} has no use with --tun: every process reaches the peers by itself`, {
+      hint: `leave out --${option}, or leave out --tun for the rootless form`,
+    });
+  }
 }
 
 /** From --token-file, else WIREBADGE_TOKEN, which no child of this process then inherits. */

@@ -98,8 +98,19 @@ export class TunDevice implements PacketDevice {
     return new TunDevice(libc, arena, openTun(libc, arena, name, options));
   }
 
+  /** The same device in another thread's arena: one of them closes it. */
+  static adopt(arena: Arena, opened: OpenedTun): TunDevice {
+    libc ??= loadLibc();
+    return new TunDevice(libc, arena, opened);
+  }
+
   get fd(): number {
     return this.#fd;
+  }
+
+  /** What another thread is to be told of it. */
+  get opened(): OpenedTun {
+    return { fd: this.#fd, name: this.name, hasHeader: this.#skippedBytes === 0, offloads: this.offloads };
   }
 
   read(at: number, capacity: number): number {
@@ -140,7 +151,8 @@ function noneOrErrno(): number {
   return errno === EAGAIN || errno === EINTR ? 0 : -errno;
 }
 
-interface OpenedTun {
+/** A device that is open; the same for every thread of the process. */
+export interface OpenedTun {
   readonly fd: number;
   readonly name: string;
   readonly hasHeader: boolean;

@@ -187,8 +187,18 @@ export class UdpSocket implements DatagramSocket {
     return { port: (v4 ?? v6)?.port ?? 0, v4: make(4, v4), v6: make(6, v6) };
   }
 
+  /** The same socket in another thread's arena: one of them closes it. */
+  static adopt(arena: Arena, family: 4 | 6, opened: OpenedUdp): UdpSocket {
+    return new UdpSocket(udpLibc(), arena, { family, port: opened.port }, opened);
+  }
+
   get fd(): number {
     return this.#fd;
+  }
+
+  /** What another thread is to be told of it. */
+  get opened(): OpenedUdp {
+    return { fd: this.#fd, port: this.port, gso: this.#gso, gro: this.gro, refused: [] };
   }
 
   get gso(): boolean {

@@ -1,0 +1,103 @@
+// The data thread: the engine, the TUN device and the UDP sockets in one Worker that sleeps in poll(2). It takes what
+// the main thread wants from its port after each wake-up and answers by postMessage; nothing else of Node runs here.
+import { receiveMessageOnPort, workerData } from "node:worker_threads";
+import { Engine, type EngineSink } from "../engine/engine.ts";
+import { cpuStopwatch, SystemClock, stopwatch } from "../io/clock.ts";
+import { chooseCrypto } from "../io/crypto-choice.ts";
+import { Arena } from "../io/ffi/arena.ts";
+import { errnoName } from "../io/ffi/errno.ts";
+import { EventFd } from "../io/ffi/event-fd.ts";
+import { OPENSSL_ARENA_BYTES } from "../io/ffi/openssl.ts";
+import { Poller } from "../io/ffi/poller.ts";
+import { TUN_ARENA_BYTES, TunDevice } from "../io/ffi/tun-device.ts";
+import { UdpSocket, udpSocketArenaBytes } from "../io/ffi/udp-socket.ts";
+import { osRandom } from "../io/os-random.ts";
+import type { DataThreadCommand, DataThreadEvent, DataThreadStart, DataThreadStatus } from "./data-thread-messages.ts";
+import { PacketLoop } from "./packet-loop.ts";
+
+const POLLER_BYTES = 4_096;
+
+function main(start: DataThreadStart): void {
+  const { port } = start;
+  const tell = (event: DataThreadEvent): void => port.postMessage(event);
+  const stop = new Int32Array(start.stop);
+  const arena = new Arena(
+    OPENSSL_ARENA_BYTES + POLLER_BYTES + PacketLoop.arenaBytes + TUN_ARENA_BYTES + 2 * udpSocketArenaBytes(),
+  );
+  const { crypto, reason } = chooseCrypto({ arena, ...(start.requireNative ? { require: "native" } : {}) });
+  const wake = EventFd.of(start.wakeFd);
+  const tun = TunDevice.adopt(arena, start.tun);
+  const v4 = start.udp.v4 === undefined ? undefined : UdpSocket.adopt(arena, 4, start.udp.v4);
+  const v6 = start.udp.v6 === undefined ? undefined : UdpSocket.adopt(arena, 6, start.udp.v6);
+  const poller = new Poller(arena, [wake.fd, tun.fd, v4?.fd ?? -1, v6?.fd ?? -1]); // poll passes over −1
+
+  const loop = new PacketLoop({
+    bytes: arena.bytes,
+    allocateAt: (sizeBytes) => arena.allocateAt(sizeBytes),
+    tun,
+    v4,
+    v6,
+    poller,
+    clock: new SystemClock(),
+    onWake: () => {
+      wake.drain();
+      if (Atomics.load(stop, 0) !== 0) return loop.stop();
+      for (let message = receiveMessageOnPort(port); message !== undefined; message = receiveMessageOnPort(port)) {
+        handle(message.message as DataThreadCommand);
+      }
+      loop.settle();
+    },
+    onLost: (what, errno) => {
+      tell({ kind: "lost", what, errno: errnoName(errno) });
+      loop.stop();
+    },
+  });
+  const sink: EngineSink = {
+    ...loop.engineSink,
+    denied: () => undefined, // nothing is judged in `wg` mode
+    deniedByPeer: () => undefined,
+    flowEnded: () => undefined,
+    tunnelWanted: () => undefined,
+    tunnelUp: (session) => tell({ kind: "tunnel-up", session }),
+    tunnelFailed: (session) => tell({ kind: "tunnel-failed", session }),
+  };
+  const engine = new Engine({
+    crypto,
+    random: osRandom,
+    keyPair: start.keyPair,
+    mode: start.mode,
+    mtuBytes: start.mtuBytes,
+    sink,
+    stopwatch,
+    cpuStopwatch,
+    leases: { verify: () => undefined },
+    ...(start.lastTimestamp === undefined ? {} : { lastTimestamp: start.lastTimestamp }),
+  });
+  loop.attach(engine);
+
+  function handle(command: DataThreadCommand): void {
+    switch (command.kind) {
+      case "apply":
+        return tell({ kind: "applied", id: command.id, refused: engine.apply(loop.nowMs(), command.state) });
+      case "status":
+        return tell({ kind: "status", id: command.id, status: status() });
+    }
+  }
+
+  function status(): DataThreadStatus {
+    const counters: Record<string, number> = { ...engine.counters() };
+    for (const [name, count] of Object.entries(loop.counters)) if (count > 0) counters[`loop-${name}`] = count;
+    for (const [name, socket] of [["udp4", v4] as const, ["udp6", v6] as const]) {
+      for (const [counter, count] of Object.entries(socket?.counters ?? {})) {
+        if (count > 0) counters[`${name}-${counter}`] = count;
+      }
+    }
+    return { peers: engine.status(), counters, lastTimestamp: engine.lastTimestamp };
+  }
+
+  tell({ kind: "started", reason });
+  loop.run();
+  port.close();
+}
+
+main(workerData as DataThreadStart);

@@ -1,0 +1,193 @@
+// The main thread's side of the data thread: starts it, tells it what to be, starts it again when it fails, and wakes
+// it on every way out of the process: `process.exit` and an uncaught error would wait for a thread that sleeps in
+// poll(2).
+import { MessageChannel, type MessagePort, Worker } from "node:worker_threads";
+import type { Logger } from "pino";
+import { WirebadgeError } from "../base/errors.ts";
+import { DATA_THREAD_RESTART_WINDOW_MS, DATA_THREAD_RESTARTS_MAX } from "../base/limits.ts";
+import type { DesiredState } from "../engine/desired-state.ts";
+import { EventFd } from "../io/ffi/event-fd.ts";
+import type {
+  DataThreadCommand,
+  DataThreadEvent,
+  DataThreadStart,
+  DataThreadStatus,
+  RefusedPeer,
+} from "./data-thread-messages.ts";
+
+export interface DataThreadOptions
+  extends Pick<DataThreadStart, "tun" | "udp" | "keyPair" | "mode" | "mtuBytes" | "requireNative"> {
+  readonly logger: Logger;
+  readonly onTunnelUp: (session: string) => void;
+  readonly onTunnelFailed: (session: string) => void;
+}
+
+type Answer = Extract<DataThreadEvent, { readonly id: number }>;
+
+interface Waiting {
+  resolve(answer: Answer): void;
+  reject(error: Error): void;
+}
+
+export class DataThread {
+  readonly #options: DataThreadOptions;
+  readonly #wake = EventFd.create();
+  readonly #waiting = new Map<number, Waiting>();
+  readonly #ended = Promise.withResolvers<Error | undefined>();
+  readonly #onExit = (): void => this.#askToStop();
+  #stop = new Int32Array(new SharedArrayBuffer(4));
+  #worker: Worker | undefined;
+  #port: MessagePort | undefined;
+  #lastId = 0;
+  #state: DesiredState | undefined;
+  #lastStatus: DataThreadStatus | undefined;
+  #restartsMs: number[] = [];
+  #stopping = false;
+  #lost: string | undefined;
+  /** Why the native crypto is not in use; undefined when it is. */
+  nativeMissing: string | undefined;
+
+  private constructor(options: DataThreadOptions) {
+    this.#options = options;
+  }
+
+  /** @throws WirebadgeError NATIVE_UNAVAILABLE, with nothing left running */
+  static async start(options: DataThreadOptions): Promise<DataThread> {
+    const thread = new DataThread(options);
+    process.on("exit", thread.#onExit);
+    try {
+      await thread.#spawn();
+    } catch (error) {
+      await thread.stop();
+      throw error;
+    }
+    return thread;
+  }
+
+  /** Resolves when the thread is gone for good: with an error when nobody asked for it. */
+  get ended(): Promise<Error | undefined> {
+    return this.#ended.promise;
+  }
+
+  /** Becomes what `state` says, in one turn; gives the peers that can't be, each with the reason. */
+  async apply(state: DesiredState): Promise<readonly RefusedPeer[]> {
+    this.#state = state;
+    const answer = await this.#ask({ kind: "apply", id: ++this.#lastId, state });
+    return answer.kind === "applied" ? answer.refused : [];
+  }
+
+  async status(): Promise<DataThreadStatus> {
+    const answer = await this.#ask({ kind: "status", id: ++this.#lastId });
+    if (answer.kind === "status") this.#lastStatus = answer.status;
+    return this.#lastStatus ?? { peers: [], counters: {}, lastTimestamp: undefined };
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping = true;
+    const worker = this.#worker;
+    if (worker !== undefined) {
+      const gone = new Promise<void>((resolve) => worker.once("exit", () => resolve()));
+      this.#askToStop();
+      await gone;
+    }
+    process.off("exit", this.#onExit);
+    this.#wake.close();
+    this.#ended.resolve(undefined);
+  }
+
+  #askToStop(): void {
+    Atomics.store(this.#stop, 0, 1);
+    this.#wake.signal();
+  }
+
+  /** Resolves when it has started. */
+  async #spawn(): Promise<void> {
+    const { tun, udp, keyPair, mode, mtuBytes, requireNative } = this.#options;
+    const { port1, port2 } = new MessageChannel();
+    this.#stop = new Int32Array(new SharedArrayBuffer(4));
+    const start: DataThreadStart = {
+      port: port2,
+      wakeFd: this.#wake.fd,
+      stop: this.#stop.buffer as SharedArrayBuffer,
+      tun,
+      udp,
+      keyPair,
+      mode,
+      mtuBytes,
+      requireNative,
+      lastTimestamp: this.#lastStatus?.lastTimestamp,
+    };
+    const worker = new Worker(new URL("data-thread-main.ts", import.meta.url), {
+      workerData: start,
+      transferList: [port2],
+      name: "wirebadge-data",
+    });
+    this.#worker = worker;
+    this.#port = port1;
+    const started = Promise.withResolvers<void>();
+    let failure: Error | undefined;
+    port1.on("message", (event: DataThreadEvent) => this.#onEvent(event, started.resolve));
+    worker.once("error", (error) => {
+      failure = error;
+    });
+    worker.once("exit", () => {
+      port1.close();
+      this.#worker = undefined;
+      started.reject(failure ?? new WirebadgeError("INTERNAL", "the data thread ended before it had started"));
+      this.#onGone(failure);
+    });
+    await started.promise;
+    if (this.#state !== undefined) await this.apply(this.#state);
+  }
+
+  #onEvent(event: DataThreadEvent, started: () => void): void {
+    const { logger, onTunnelUp, onTunnelFailed } = this.#options;
+    switch (event.kind) {
+      case "started":
+        this.nativeMissing = event.reason;
+        return started();
+      case "tunnel-up":
+        return onTunnelUp(event.session);
+      case "tunnel-failed":
+        return onTunnelFailed(event.session);
+      case "lost":
+        this.#lost = `${event.what === "tun" ? "the TUN device" : "the UDP socket"} is gone (${event.errno})`;
+        logger.error({ event: "lost", what: event.what, errno: event.errno }, this.#lost);
+        return;
+      default:
+        this.#waiting.get(event.id)?.resolve(event);
+        this.#waiting.delete(event.id);
+    }
+  }
+
+  /** It may start again, with the same device, sockets and state; sessions are made anew. Not for ever. */
+  #onGone(failure: Error | undefined): void {
+    const error = failure ?? new WirebadgeError("INTERNAL", this.#lost ?? "the data thread ended");
+    for (const { reject } of this.#waiting.values()) reject(error);
+    this.#waiting.clear();
+    if (this.#stopping) return;
+    const nowMs = performance.now();
+    this.#restartsMs = this.#restartsMs.filter((atMs) => nowMs - atMs < DATA_THREAD_RESTART_WINDOW_MS);
+    if (this.#lost !== undefined || this.#restartsMs.length >= DATA_THREAD_RESTARTS_MAX) {
+      this.#ended.resolve(error);
+      return;
+    }
+    this.#restartsMs.push(nowMs);
+    this.#options.logger.error({ event: "data-thread-restart", err: error }, "the data thread failed and starts again");
+    this.#spawn().catch((cause: unknown) => {
+      if (!this.#stopping && this.#worker !== undefined) this.#ended.resolve(cause as Error);
+    });
+  }
+
+  #ask(command: DataThreadCommand): Promise<Answer> {
+    return new Promise((resolve, reject) => {
+      if (this.#worker === undefined || this.#port === undefined) {
+        reject(new WirebadgeError("INTERNAL", "the data thread is not running"));
+        return;
+      }
+      this.#waiting.set(command.id, { resolve, reject });
+      this.#port.postMessage(command);
+      this.#wake.signal();
+    });
+  }
+}

@@ -1,0 +1,342 @@
+// The poll driver: one thread that waits in poll(2) for its TUN device, its UDP sockets and a wake-up from the main
+// thread, and does all packet work itself. No timer, promise or event of Node runs between two rounds: what the main
+// thread wants is taken from its port after a wake-up (peer/data-thread.ts).
+//   out: TUN → split → engine (filter, seal, in place) → runs of equal datagrams → sendmmsg with UDP_SEGMENT
+//   in:  recvmmsg with UDP_GRO → engine (open, filter, in place) → merge → TUN
+// All packets lie in one arena and are named by their offsets in it.
+import { type Endpoint, equalEndpoint, isV4 } from "../base/address.ts";
+import { assert } from "../base/assert.ts";
+import { DATAGRAM_MAX_BYTES } from "../base/limits.ts";
+import type { Engine, EngineSink } from "../engine/engine.ts";
+import type { Clock } from "../io/clock.ts";
+import { type DatagramSocket, type PacketDevice, VNET_HEADER_BYTES } from "../io/data-plane.ts";
+import { Merger } from "../wire/merge.ts";
+import { type SplitDrop, Splitter } from "../wire/split.ts";
+import { DATA_HEADER_BYTES } from "../wire/wireguard.ts";
+
+/** What it waits on, in this order: wake-up, TUN, IPv4, IPv6. */
+export interface LoopPoller {
+  wait(timeoutMs: number): number;
+  events(index: number): number;
+}
+
+export interface PacketLoopParts {
+  /** The whole arena. */
+  readonly bytes: Uint8Array;
+  /** Gives room in it, by offset. */
+  readonly allocateAt: (sizeBytes: number) => number;
+  readonly tun: PacketDevice;
+  readonly v4: DatagramSocket | undefined;
+  readonly v6: DatagramSocket | undefined;
+  readonly poller: LoopPoller;
+  readonly clock: Clock;
+  /** The main thread wants something. */
+  readonly onWake: () => void;
+  /** The device or a socket is gone for good: by what errno. */
+  readonly onLost: (what: "tun" | "udp", errno: number) => void;
+}
+
+const POLL_IN = 1;
+const POLL_BROKEN = 8 | 16 | 32; // POLLERR, POLLHUP, POLLNVAL
+const AT_WAKE = 0;
+const AT_TUN = 1;
+const AT_SOCKETS = 2;
+
+const POLL_MAX_MS = 1_000; // an exit that could not wake this thread waits no longer
+const TUN_READS_MAX = 32; // of a round: then UDP has its turn
+const SUPER_PACKET_BYTES = VNET_HEADER_BYTES + 65_535;
+const SEND_BYTES = 1 << 19;
+// A super-packet's pieces, each at most this much larger, fit behind any offset below the rest.
+const SPLIT_MAX_BYTES = 1 << 18;
+const FLUSH_BYTES = 1 << 16; // what is sealed goes out before more is read: the other core has work sooner
+const SIDE_BYTES = 1 << 17; // datagrams and packets that come from elsewhere than the arena
+const RUN_SEGMENTS_MAX = 64;
+const RUN_MAX_BYTES = 65_000;
+const ROOM_BYTES = 64; // around a packet or datagram: headers before, padding and tag behind
+const SETTLE_ROUNDS_MAX = 1_000;
+
+const EAGAIN = 11;
+const EINTR = 4;
+
+export interface PacketLoopCounters {
+  rounds: number;
+  tunReads: number;
+  tunWrites: number;
+  tunWriteFailed: number;
+  datagramsIn: number;
+  datagramsOut: number;
+  runsOut: number;
+  noFamily: number;
+  [drop: `split-${string}`]: number;
+}
+
+export class PacketLoop {
+  readonly counters: PacketLoopCounters = {
+    rounds: 0,
+    tunReads: 0,
+    tunWrites: 0,
+    tunWriteFailed: 0,
+    datagramsIn: 0,
+    datagramsOut: 0,
+    runsOut: 0,
+    noFamily: 0,
+  };
+  readonly #parts: PacketLoopParts;
+  readonly #splitter = new Splitter();
+  readonly #merger: Merger;
+  readonly #bytes: Uint8Array;
+  readonly #readAt: number;
+  readonly #sendStart: number;
+  readonly #sideOutStart: number;
+  readonly #sideInStart: number;
+  #engine: Engine | undefined;
+  #stopped = false;
+  #nowMs: number;
+  /** Where the next packet to be sealed is put. */
+  #sendAt: number;
+  #sideOutAt: number;
+  #sideInAt: number;
+  // The run that grows: equal datagrams back to back, to one endpoint.
+  #runAt = 0;
+  #runEnd = 0;
+  #runSegmentBytes = 0;
+  #runSegments = 0;
+  #runTo: Endpoint | undefined;
+  #unflushedBytes = 0;
+
+  constructor(parts: PacketLoopParts) {
+    this.#parts = parts;
+    this.#bytes = parts.bytes;
+    this.#nowMs = parts.clock.nowMs();
+    this.#readAt = parts.allocateAt(SUPER_PACKET_BYTES + ROOM_BYTES);
+    this.#sendStart = parts.allocateAt(SEND_BYTES + ROOM_BYTES);
+    this.#sideOutStart = parts.allocateAt(SIDE_BYTES + ROOM_BYTES);
+    this.#sideInStart = parts.allocateAt(SIDE_BYTES + ROOM_BYTES);
+    this.#sendAt = this.#sendStart;
+    this.#sideOutAt = this.#sideOutStart;
+    this.#sideInAt = this.#sideInStart;
+    this.#merger = new Merger(parts.bytes, {
+      uso: parts.tun.offloads.uso,
+      write: (offsets, lengths, count) => this.#write(offsets, lengths, count),
+    });
+  }
+
+  /** What the loop takes of the arena. */
+  static readonly arenaBytes = SUPER_PACKET_BYTES + SEND_BYTES + 2 * SIDE_BYTES + 8 * ROOM_BYTES + 4_096;
+
+  /** The engine needs the loop's sink, the loop the engine. */
+  attach(engine: Engine): void {
+    this.#engine = engine;
+  }
+
+  /** The part of the engine's sink that moves bytes. */
+  readonly engineSink: Pick<EngineSink, "sendDatagram" | "deliverPacket"> = {
+    sendDatagram: (to, buffer, offset, length) => this.#send(to, buffer, offset, length),
+    deliverPacket: (_session, buffer, offset, length) => this.#deliver(buffer, offset, length),
+  };
+
+  /** Until `stop`. */
+  run(): void {
+    while (!this.#stopped) this.round();
+  }
+
+  stop(): void {
+    this.#stopped = true;
+  }
+
+  /** Waits until there is something to do, or the engine's next deadline, and does it. */
+  round(): void {
+    const { poller, clock, onWake } = this.#parts;
+    poller.wait(this.#timeoutMs());
+    this.counters.rounds++;
+    this.#nowMs = clock.nowMs();
+    if ((poller.events(AT_WAKE) & POLL_IN) !== 0) onWake();
+    const engine = this.#engine;
+    if (engine === undefined || this.#stopped) return;
+    this.#receive(AT_SOCKETS, this.#parts.v4);
+    this.#receive(AT_SOCKETS + 1, this.#parts.v6);
+    this.#merger.flush();
+    this.#readTun();
+    if (this.#nowMs >= engine.nextDeadlineMs()) engine.handleTimeout(this.#nowMs);
+    this.settle();
+  }
+
+  /** At a round's end, or after the engine was told something: everything that it made goes out. */
+  settle(): void {
+    const engine = this.#engine;
+    if (engine === undefined) return;
+    let rounds = 0;
+    do {
+      assert(++rounds <= SETTLE_ROUNDS_MAX, "a round settles");
+      for (let reply = engine.takeLocalReply(); reply !== undefined; reply = engine.takeLocalReply()) {
+        this.#deliver(reply, 0, reply.length);
+      }
+    } while (engine.settle());
+    this.#merger.flush();
+    this.#sideInAt = this.#sideInStart;
+    this.#flushSends();
+  }
+
+  nowMs(): number {
+    return this.#nowMs;
+  }
+
+  #timeoutMs(): number {
+    const dueMs = this.#engine?.nextDeadlineMs() ?? Number.POSITIVE_INFINITY;
+    if (dueMs === Number.POSITIVE_INFINITY) return POLL_MAX_MS;
+    return Math.max(0, Math.min(POLL_MAX_MS, Math.ceil(dueMs - this.#parts.clock.nowMs())));
+  }
+
+  // ── out ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #readTun(): void {
+    const { tun, poller, onLost } = this.#parts;
+    const events = poller.events(AT_TUN);
+    if (events === 0) return;
+    for (let reads = 0; reads < TUN_READS_MAX; reads++) {
+      const length = tun.read(this.#readAt, SUPER_PACKET_BYTES);
+      if (length === 0 || length === -EAGAIN || length === -EINTR) return;
+      if (length < 0) return onLost("tun", -length);
+      this.counters.tunReads++;
+      this.#splitAndSend(length);
+      if (this.#unflushedBytes >= FLUSH_BYTES) this.#flushSends();
+    }
+  }
+
+  #splitAndSend(length: number): void {
+    const splitter = this.#splitter;
+    const drop = splitter.begin(this.#bytes, this.#readAt, length);
+    if (drop !== undefined) return this.#countDrop(drop);
+    const engine = this.#engine!;
+    const { pieces } = splitter;
+    for (let piece = 0; piece < pieces; piece++) {
+      if (this.#sendAt > this.#sendStart + SEND_BYTES - SPLIT_MAX_BYTES) this.#flushSends();
+      const at = this.#sendAt + DATA_HEADER_BYTES;
+      const pieceBytes = splitter.write(piece, this.#bytes, at);
+      engine.handlePacket(this.#nowMs, this.#bytes, at, pieceBytes);
+    }
+  }
+
+  #countDrop(drop: SplitDrop): void {
+    this.counters[`split-${drop}`] = (this.counters[`split-${drop}`] ?? 0) + 1;
+  }
+
+  /**
+   * A datagram that lies where the next was to be put stays there; any other (a handshake, a packet that had waited) is
+   * copied aside: another may be in the making there.
+   */
+  #send(to: Endpoint, buffer: Uint8Array, offset: number, length: number): void {
+    let at = offset;
+    if (buffer !== this.#bytes || offset < this.#sendStart || offset >= this.#sendStart + SEND_BYTES) {
+      at = this.#copyAside(buffer, offset, length);
+    } else if (offset === this.#sendAt) this.#sendAt += length;
+    this.counters.datagramsOut++;
+    this.#unflushedBytes += length;
+    if (at === this.#runEnd && this.#fitsRun(to, length)) {
+      this.#runEnd += length;
+      this.#runSegments++;
+      if (length < this.#runSegmentBytes) this.#closeRun(); // only the last may be shorter
+      return;
+    }
+    this.#closeRun();
+    this.#runAt = at;
+    this.#runEnd = at + length;
+    this.#runSegmentBytes = length;
+    this.#runSegments = 1;
+    this.#runTo = to;
+  }
+
+  #fitsRun(to: Endpoint, length: number): boolean {
+    const known = this.#runTo;
+    return (
+      known !== undefined &&
+      (known === to || equalEndpoint(known, to)) &&
+      length <= this.#runSegmentBytes &&
+      this.#runSegments < RUN_SEGMENTS_MAX &&
+      this.#runEnd + length - this.#runAt <= RUN_MAX_BYTES
+    );
+  }
+
+  #closeRun(): void {
+    const to = this.#runTo;
+    if (to === undefined) return;
+    this.#runTo = undefined;
+    const socket = isV4(to.address) ? this.#parts.v4 : this.#parts.v6;
+    if (socket === undefined) {
+      this.counters.noFamily++;
+      return;
+    }
+    this.counters.runsOut++;
+    socket.push(this.#runAt, this.#runEnd - this.#runAt, this.#runSegmentBytes, to);
+  }
+
+  #flushSends(): void {
+    this.#closeRun();
+    this.#parts.v4?.flush();
+    this.#parts.v6?.flush();
+    this.#sendAt = this.#sendStart;
+    this.#sideOutAt = this.#sideOutStart;
+    this.#unflushedBytes = 0;
+  }
+
+  /** What was pushed is sent first when there is no more room: nothing is overwritten that waits. */
+  #copyAside(buffer: Uint8Array, offset: number, length: number): number {
+    assert(length <= DATAGRAM_MAX_BYTES, "a datagram of a known size");
+    if (this.#sideOutAt + length > this.#sideOutStart + SIDE_BYTES) {
+      this.#closeRun();
+      this.#parts.v4?.flush();
+      this.#parts.v6?.flush();
+      this.#sideOutAt = this.#sideOutStart;
+    }
+    const at = this.#sideOutAt;
+    this.#bytes.set(buffer.subarray(offset, offset + length), at);
+    this.#sideOutAt += length;
+    return at;
+  }
+
+  // ── in ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #receive(index: number, socket: DatagramSocket | undefined): void {
+    if (socket === undefined) return;
+    const { poller, onLost } = this.#parts;
+    const events = poller.events(index);
+    if (events === 0) return;
+    const engine = this.#engine!;
+    const messages = socket.receive();
+    if (messages < 0) {
+      // An ICMP error that came back for something sent is told once; the socket lives on.
+      if ((events & POLL_BROKEN & ~8) !== 0) onLost("udp", -messages);
+      return;
+    }
+    for (let message = 0; message < messages; message++) {
+      const from = socket.source(message);
+      const segmentBytes = socket.segmentBytes(message);
+      let at = socket.messageAt(message);
+      const end = at + socket.messageBytes(message);
+      for (; at < end; at += segmentBytes) {
+        this.counters.datagramsIn++;
+        engine.handleDatagram(this.#nowMs, from, this.#bytes, at, Math.min(segmentBytes, end - at));
+      }
+    }
+    this.#merger.flush(); // the next receive uses the same places
+  }
+
+  #deliver(buffer: Uint8Array, offset: number, length: number): void {
+    if (buffer === this.#bytes) return this.#merger.add(offset, length);
+    if (this.#sideInAt + ROOM_BYTES + length > this.#sideInStart + SIDE_BYTES) {
+      this.#merger.flush();
+      this.#sideInAt = this.#sideInStart;
+    }
+    const at = this.#sideInAt + ROOM_BYTES;
+    this.#bytes.set(buffer.subarray(offset, offset + length), at);
+    this.#sideInAt = (at + length + 3) & ~3;
+    this.#merger.add(at, length);
+  }
+
+  #write(offsets: Int32Array, lengths: Int32Array, count: number): void {
+    const { tun } = this.#parts;
+    const written = count === 1 ? tun.write(offsets[0]!, lengths[0]!) : tun.writev(offsets, lengths, count);
+    if (written < 0) this.counters.tunWriteFailed++;
+    else this.counters.tunWrites++;
+  }
+}

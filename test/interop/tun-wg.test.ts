@@ -1,0 +1,105 @@
+// `wirebadge wg --tun` over real TUN devices in network namespaces: data both ways by hash, beside itself and other
+// implementations; and its end on every way out.
+import { setTimeout as delay } from "node:timers/promises";
+import { describe, expect, test } from "vitest";
+import { Lab, type Namespace } from "../namespaces.ts";
+import { needs, requireTool } from "../needs.ts";
+import { until } from "../scripts/program.ts";
+import { hashOfBlob } from "./http-target.ts";
+import { A, B, type ConfigOptions, configOf, joined, serve, startEnd, TunEnd } from "./tun-end.ts";
+
+const BLOB_BYTES = 200_000_000;
+const END_MAX_MS = 1_500;
+
+/** Fetched over the tunnel by curl, through sha256sum. */
+async function fetched(namespace: Namespace, host: string, bytes = BLOB_BYTES): Promise<string> {
+  const url = `http://${host.includes(":") ? `[${host}]` : host}:8000/blob/${bytes}`;
+  const command = `${requireTool("curl")} -sS --fail --max-time 100 '${url}' | sha256sum`;
+  return (await namespace.run("sh", ["-c", command], { timeoutMs: 110_000 })).stdout.split(" ")[0]!;
+}
+
+async function bothWays(lab: Lab, kind: Parameters<typeof startEnd>[0], config: ConfigOptions): Promise<void> {
+  const { a, b } = joined(lab);
+  await using disposer = new AsyncDisposableStack();
+  for (const [end, spec, namespace] of [[kind, B, b] as const, ["wirebadge", A, a] as const]) {
+    const started = await startEnd(end, spec, namespace, config);
+    if (started !== undefined) disposer.use(started);
+    await serve(namespace);
+  }
+  const expected = hashOfBlob(BLOB_BYTES);
+  for (const family of [4, 6] as const) {
+    expect(await fetched(a, B.inside[family]), `down over IPv${family}`).toBe(expected);
+    expect(await fetched(b, A.inside[family]), `up over IPv${family}`).toBe(expected);
+  }
+}
+
+describe.runIf(needs("root", "tun", "netns", "curl"))("wirebadge wg --tun", () => {
+  test.each([4, 6] as const)("carries 200 MB each way to itself, by hash, IPv%i outside", async (family) => {
+    await using lab = new Lab();
+    await bothWays(lab, "wirebadge", { family });
+  });
+
+  test("carries packets of a small MTU and of a large one", async () => {
+    for (const mtu of [1280, 1500]) {
+      await using lab = new Lab();
+      await bothWays(lab, "wirebadge", { mtu });
+    }
+  });
+
+  test.each(["SIGINT", "SIGTERM"] as const)("%s ends it within 1.5 s, and nothing is left", async (signal) => {
+    await using lab = new Lab();
+    const { a, b } = joined(lab);
+    const rules = a.ip("rule", "show");
+    await using there = (await startEnd("wirebadge", B, b, {}))!;
+    const end = await TunEnd.start(A, a, configOf(A, B), "wbta");
+    await a.run(requireTool("ping"), ["-c", "1", "-W", "5", B.inside[4]]);
+    expect(a.ip("link", "show", "dev", "wbta")).toContain("mtu 1420");
+    const startedMs = performance.now();
+    end.program.child.kill(signal);
+    expect(await end.program.exited).toBe(0);
+    expect(performance.now() - startedMs).toBeLessThan(END_MAX_MS);
+    expect(a.ip("route", "show", "table", "all")).not.toContain("wbta");
+    expect(a.ip("rule", "show")).toBe(rules);
+    expect(there.program.alive).toBe(true);
+  });
+
+  test("the device taken away ends it with the reason", async () => {
+    await using lab = new Lab();
+    const { a } = joined(lab);
+    await using end = await TunEnd.start(A, a, configOf(A, B), "wbta");
+    a.ip("link", "del", "wbta");
+    const code = await Promise.race([end.program.exited, delay(10_000, "still there")]);
+    expect(code).toBe(2);
+    expect(end.program.output).toMatch(/TUN device is gone/);
+  });
+
+  test("a device that goes down and comes up again carries packets as before", async () => {
+    await using lab = new Lab();
+    const { a, b } = joined(lab);
+    await using _there = (await startEnd("wirebadge", B, b, {}))!;
+    await using end = await TunEnd.start(A, a, configOf(A, B), "wbta");
+    const ping = (count: string) =>
+      a.run(requireTool("ping"), ["-c", count, "-i", "0.2", "-W", "1", B.inside[4]], { check: false });
+    expect((await ping("2")).code).toBe(0);
+    a.ip("link", "set", "wbta", "down");
+    await b.run(requireTool("ping"), ["-c", "2", "-i", "0.2", "-W", "1", A.inside[4]], { check: false });
+    a.ip("link", "set", "wbta", "up");
+    a.ip("route", "replace", "10.9.0.0/24", "dev", "wbta");
+    await until("an answer", async () => (await ping("1")).code === 0);
+    expect(end.program.alive).toBe(true);
+  });
+});
+
+describe.runIf(needs("root", "tun", "netns", "curl", "wireguard-go", "wg"))("beside wireguard-go", () => {
+  test.each([4, 6] as const)("carries 200 MB each way, by hash, IPv%i outside", async (family) => {
+    await using lab = new Lab();
+    await bothWays(lab, "wireguard-go", { family });
+  });
+});
+
+describe.runIf(needs("root", "tun", "netns", "curl", "boringtun-cli", "wg"))("beside boringtun", () => {
+  test("carries 200 MB each way, by hash", async () => {
+    await using lab = new Lab();
+    await bothWays(lab, "boringtun-cli", {});
+  });
+});
