@@ -1,7 +1,7 @@
 // ChaCha20-Poly1305 by the OpenSSL that is linked into the node binary itself: EVP_EncryptInit(3), called through FFI
 // with plain addresses.
 import { assert } from "../../base/assert.ts";
-import { writeU32Le } from "../../base/bytes.ts";
+import { utf8 } from "../../base/bytes.ts";
 import { DATAGRAM_MAX_BYTES } from "../../base/limits.ts";
 import { KEY_BYTES, TAG_BYTES, type TransportAead } from "../../crypto/provider.ts";
 import type { Arena } from "./arena.ts";
@@ -11,6 +11,9 @@ const NONCE_BYTES = 12;
 const GET_TAG = 0x10; // EVP_CTRL_AEAD_GET_TAG
 const SET_TAG = 0x11; // EVP_CTRL_AEAD_SET_TAG
 const CHUNK_BYTES = 16_384;
+const PARAMETER_BYTES = 40;
+const PARAMETER_DATA_AT = 16;
+const OSSL_PARAM_OCTET_STRING = 5;
 
 interface Evp {
   readonly newContext: NativeFunction;
@@ -23,6 +26,9 @@ interface Evp {
   readonly decryptUpdate: NativeFunction;
   readonly decryptFinal: NativeFunction;
   readonly control: NativeFunction;
+  /** With parameters: the tag goes the same way as the nonce. */
+  readonly decryptInitWith: NativeFunction;
+  readonly getParameters: NativeFunction;
 }
 
 function loadEvp(): Evp {
@@ -39,6 +45,8 @@ function loadEvp(): Evp {
     decryptUpdate: bind("EVP_DecryptUpdate", "int", at, at, at, at, "int"),
     decryptFinal: bind("EVP_DecryptFinal_ex", "int", at, at, at),
     control: bind("EVP_CIPHER_CTX_ctrl", "int", at, "int", "int", at),
+    decryptInitWith: bind("EVP_DecryptInit_ex2", "int", at, at, at, at, at),
+    getParameters: bind("EVP_CIPHER_CTX_get_params", "int", at, at),
   };
 }
 
@@ -56,6 +64,11 @@ class Scratch {
   readonly tag: Uint8Array;
   /** Packets that do not lie in the arena pass through here. */
   readonly packet: Uint8Array;
+  /** The nonce in the arena's words. */
+  readonly nonceWord: number;
+  /** OSSL_PARAM(3) of the tag alone: its offset in the arena. */
+  readonly tagParameter: number;
+  #tagParameterAt: HeldAddress;
   #keyAt: HeldAddress;
   #nonceAt: HeldAddress;
   #tagAt: HeldAddress;
@@ -73,6 +86,9 @@ class Scratch {
     this.#tagAt = arena.addressOf(this.tag);
     this.#lengthAt = arena.addressOf(arena.allocate(8));
     this.#packetAt = arena.addressOf(this.packet);
+    this.nonceWord = this.nonce.byteOffset / 4;
+    this.tagParameter = allocateTagParameter(arena);
+    this.#tagParameterAt = arena.baseAddress + this.tagParameter;
   }
 
   get keyAt(): number {
@@ -87,6 +103,10 @@ class Scratch {
     return this.#tagAt as number;
   }
 
+  get tagParameterAt(): number {
+    return this.#tagParameterAt as number;
+  }
+
   /** Where EVP writes how much it wrote. */
   get lengthAt(): number {
     return this.#lengthAt as number;
@@ -99,6 +119,20 @@ class Scratch {
 
 /** Bytes that `OpenSslAead` and `OpenSslX25519` take from their arena, rounded up. */
 export const OPENSSL_ARENA_BYTES = 65_536;
+
+/**
+ * OSSL_PARAM: key, type, data, size, returned size; 40 bytes, the last one all zeros. Its data, the tag's place, is set
+ * anew for each packet. As a parameter the tag costs a third of what EVP_CIPHER_CTX_ctrl(3) takes to come to the same.
+ */
+function allocateTagParameter(arena: Arena): number {
+  const name = arena.allocateAt(8);
+  arena.bytes.set(utf8("tag"), name);
+  const at = arena.allocateAt(2 * PARAMETER_BYTES);
+  arena.writePointer(at, name);
+  arena.words[(at + 8) / 4] = OSSL_PARAM_OCTET_STRING;
+  arena.words[(at + 24) / 4] = TAG_BYTES;
+  return at;
+}
 
 export class OpenSslAead {
   readonly #evp: Evp;
@@ -193,6 +227,12 @@ function newContext(evp: Evp): number {
   return context;
 }
 
+/** Where that byte lies in the arena; −1: elsewhere. What fills the arena whole is known without asking its buffer. */
+function placeIn(arena: Arena, buffer: Uint8Array, offset: number): number {
+  if (buffer === arena.bytes) return offset;
+  return arena.holds(buffer) ? buffer.byteOffset + offset : -1;
+}
+
 class OpenSslTransportAead implements TransportAead {
   readonly #evp: Evp;
   readonly #scratch: Scratch;
@@ -210,17 +250,19 @@ class OpenSslTransportAead implements TransportAead {
   }
 
   seal(counterLow: number, counterHigh: number, buffer: Uint8Array, offset: number, length: number): void {
-    const { nonceAt, tagAt, lengthAt, packet, packetAt, arena, tag } = this.#scratch;
+    const { nonceAt, tagAt, lengthAt, packet, packetAt, arena, tag, tagParameter, tagParameterAt } = this.#scratch;
     const evp = this.#evp;
     this.#sealing ??= this.#newContext(evp.encryptInit);
     const context = this.#sealing;
     this.#setNonce(counterLow, counterHigh);
     must(evp.encryptInit(context, 0, 0, 0, nonceAt));
-    if (arena.holds(buffer)) {
-      const at = arena.addressOf(buffer) + offset;
+    const place = placeIn(arena, buffer, offset);
+    if (place >= 0) {
+      const at = arena.baseAddress + place;
       if (length > 0) must(evp.encryptUpdate(context, at, lengthAt, at, length));
       must(evp.encryptFinal(context, tagAt, lengthAt));
-      must(evp.control(context, GET_TAG, TAG_BYTES, at + length));
+      arena.writePointer(tagParameter + PARAMETER_DATA_AT, place + length);
+      must(evp.getParameters(context, tagParameterAt));
       return;
     }
     assert(length <= packet.length, "a packet fits the arena's scratch");
@@ -234,20 +276,22 @@ class OpenSslTransportAead implements TransportAead {
 
   open(counterLow: number, counterHigh: number, buffer: Uint8Array, offset: number, length: number): boolean {
     if (length < TAG_BYTES) return false;
-    const { nonceAt, tagAt, lengthAt, packet, packetAt, arena, tag } = this.#scratch;
+    const { nonceAt, tagAt, lengthAt, packet, packetAt, arena, tag, tagParameter, tagParameterAt } = this.#scratch;
     const evp = this.#evp;
     this.#opening ??= this.#newContext(evp.decryptInit);
     const context = this.#opening;
     const openedBytes = length - TAG_BYTES;
     this.#setNonce(counterLow, counterHigh);
-    must(evp.decryptInit(context, 0, 0, 0, nonceAt));
-    if (arena.holds(buffer)) {
-      const at = arena.addressOf(buffer) + offset;
-      must(evp.control(context, SET_TAG, TAG_BYTES, at + openedBytes));
+    const place = placeIn(arena, buffer, offset);
+    if (place >= 0) {
+      const at = arena.baseAddress + place;
+      arena.writePointer(tagParameter + PARAMETER_DATA_AT, place + openedBytes);
+      must(evp.decryptInitWith(context, 0, 0, nonceAt, tagParameterAt));
       if (openedBytes > 0) must(evp.decryptUpdate(context, at, lengthAt, at, openedBytes));
       return evp.decryptFinal(context, tagAt, lengthAt) === 1;
     }
     assert(openedBytes <= packet.length, "a packet fits the arena's scratch");
+    must(evp.decryptInit(context, 0, 0, 0, nonceAt));
     packet.set(buffer.subarray(offset, offset + openedBytes));
     tag.set(buffer.subarray(offset + openedBytes, offset + length));
     must(evp.control(context, SET_TAG, TAG_BYTES, tagAt));
@@ -279,9 +323,10 @@ class OpenSslTransportAead implements TransportAead {
   }
 
   #setNonce(counterLow: number, counterHigh: number): void {
-    const { nonce } = this.#scratch;
-    writeU32Le(nonce, 0, 0);
-    writeU32Le(nonce, 4, counterLow);
-    writeU32Le(nonce, 8, counterHigh);
+    const { arena, nonceWord } = this.#scratch;
+    const { words } = arena;
+    words[nonceWord] = 0;
+    words[nonceWord + 1] = counterLow;
+    words[nonceWord + 2] = counterHigh;
   }
 }
