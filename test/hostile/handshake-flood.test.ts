@@ -98,7 +98,7 @@ describe.runIf(needs("linux", "root", "netns"))("20,000 initiations a second fro
       expect(flooded.counters["wireguard-COOKIES_SENT"]).toBeGreaterThan(1_000);
       expect(flooded.wire.received).toBeLessThan(flooded.flood!.sent / 2);
       expect(flooded.wire.receivedBytes).toBeLessThan(flooded.wire.sentBytes / 4);
-      // Of all messages worked on, one a turn (test/wireguard/handshake-flood.test.ts), all but a few took less than 1 ms.
+      // One message a turn (test/wireguard/handshake-flood.test.ts), and all but a few of them took less than 1 ms.
       expect(longPart(pair)).toBeLessThan(LONG_PART_MAX);
     },
   );
