@@ -12,6 +12,7 @@ import { measureStream } from "./tun/probes.ts";
 import { type CpuProfile, selfTimes } from "./tun/self-times.ts";
 
 const INTERVAL_US = "500";
+const WAITING = /^(?:wait src\/io\/ffi\/poller\.ts|\(idle\))/;
 
 const { values } = parseArgs({
   options: {
@@ -40,8 +41,8 @@ async function profile(folder: string): Promise<void> {
   const workers = names.filter((name) => threadOf(name) !== 0);
   if (names.length === 0) throw new Error("the profiled end wrote no profile: it was killed, or ended by itself");
   for (const name of workers.length > 0 ? workers : names) {
-    process.stdout.write(`thread ${threadOf(name)}, self time:\n`);
-    const times = selfTimes(JSON.parse(readFileSync(join(folder, name), "utf8")) as CpuProfile);
+    process.stdout.write(`thread ${threadOf(name)}, self time with the native calls made, waiting left out:\n`);
+    const times = selfTimes(JSON.parse(readFileSync(join(folder, name), "utf8")) as CpuProfile, WAITING);
     for (const { name: what, ms, share } of times.slice(0, Number(values.top)))
       process.stdout.write(`${(share * 100).toFixed(1).padStart(6)} % ${ms.toFixed(0).padStart(7)} ms  ${what}\n`);
   }

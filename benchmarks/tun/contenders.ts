@@ -125,7 +125,7 @@ const startWirebadgeEnd: StartEnd = async (bed, side, config, options) => {
       namespace: bed.namespaces[side],
       env: { ...cleanEnvironment(), WIREBADGE_LOG: "warn", ...options.env },
     });
-    await program.event("its ready line", (record) => record["ready"] ?? undefined);
+    await program.event("the ready line", ({ event }) => (event === "ready" ? event : undefined));
     const end = async (): Promise<void> => void (await program.end());
     return { pid: program.pid, end };
   } finally {

@@ -27,7 +27,7 @@ export async function idleCpuPercent(startEnd: StartEnd, seconds: number): Promi
   const crowd = new Program("the crowd", process.execPath, [CROWD, JSON.stringify(options)], {
     namespace: bed.namespaces.b,
   });
-  await crowd.event("its ready line", (record) => record["ready"] ?? undefined);
+  await crowd.event("the ready line", (record) => record["ready"] ?? undefined);
   const config = wireguardConfig(
     own.privateKey,
     peers.map(({ publicKey, address, port }) => ({

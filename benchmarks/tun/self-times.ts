@@ -15,14 +15,14 @@ export interface SelfTime {
   /** "seal src/io/ffi/openssl.ts:88", or V8's own word: "(garbage collector)", "(program)". */
   readonly name: string;
   readonly ms: number;
-  /** 0 to 1, of all samples. */
+  /** 0 to 1, of the time that is shown. */
   readonly share: number;
 }
 
 const FROM_TREE = /^.*\/((?:src|node_modules|benchmarks)\/.*)$/;
 
-/** By self time, most first. */
-export function selfTimes({ nodes, samples, timeDeltas }: CpuProfile): SelfTime[] {
+/** By self time, most first, without the functions whose name `idle` matches: a thread that waits does nothing. */
+export function selfTimes({ nodes, samples, timeDeltas }: CpuProfile, idle?: RegExp): SelfTime[] {
   const names = new Map(
     nodes.map(({ id, callFrame: { functionName, url, lineNumber } }) => {
       const name = functionName === "" ? "(anonymous)" : functionName;
@@ -33,6 +33,7 @@ export function selfTimes({ nodes, samples, timeDeltas }: CpuProfile): SelfTime[
   let total = 0;
   samples.forEach((id, index) => {
     const name = names.get(id) ?? "(unknown)";
+    if (idle?.test(name)) return;
     const us = Math.max(0, timeDeltas[index] ?? 0); // V8 may give one that is below zero
     spent.set(name, (spent.get(name) ?? 0) + us);
     total += us;

@@ -57,6 +57,7 @@ function machine(): Machine {
 class Run {
   readonly #quick: boolean;
   readonly #contenders: readonly Contender[];
+  readonly #facts: Omit<RunRecord, "samples" | "otherCores" | "stolenCores" | "notes">;
   readonly #samples: Partial<Record<FigureKey, Record<string, (number | null)[]>>> = {};
   readonly notes: string[] = [];
   #otherCores = 0;
@@ -65,6 +66,17 @@ class Run {
   constructor(quick: boolean, contenders: readonly Contender[]) {
     this.#quick = quick;
     this.#contenders = contenders;
+    // Asked first: whatever fails of it fails before the long work.
+    this.#facts = {
+      date: new Date().toISOString(),
+      commit: execFileSync("git", ["rev-parse", "--short", "HEAD"], { encoding: "utf8" }).trim(),
+      quick,
+      machine: machine(),
+      sealRate: { full: sealRate({}), masked: sealRate({ OPENSSL_ia32cap: WITHOUT_AVX512 }) },
+      ours: OURS,
+      base: BASE,
+      contenders: contenders.map(({ name, aead, version }) => ({ name, aead, version: version() })),
+    };
   }
 
   #keep(key: FigureKey, name: string, value: number | undefined): void {
@@ -118,14 +130,7 @@ class Run {
 
   record(): RunRecord {
     return {
-      date: new Date().toISOString(),
-      commit: execFileSync("git", ["rev-parse", "--short", "HEAD"], { encoding: "utf8" }).trim(),
-      quick: this.#quick,
-      machine: machine(),
-      sealRate: { full: sealRate({}), masked: sealRate({ OPENSSL_ia32cap: WITHOUT_AVX512 }) },
-      ours: OURS,
-      base: BASE,
-      contenders: this.#contenders.map(({ name, aead, version }) => ({ name, aead, version: version() })),
+      ...this.#facts,
       samples: this.#samples,
       otherCores: this.#otherCores,
       stolenCores: this.#stolenCores,
@@ -178,6 +183,8 @@ export async function run({ flags, json }: SuiteOptions): Promise<BenchResult[]>
   if (unknown.length > 0) throw new Error(`no contender is called ${unknown.join(", ")}`);
   const quick = flags.has("quick");
   const contenders = CONTENDERS.filter((one) => (only?.includes(one.name) ?? true) && isThere(one));
+  // Ended by "exit": the namespaces go, with all that runs in them.
+  for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => process.exit(1));
   const measured = new Run(quick, contenders);
   for (const { name } of CONTENDERS)
     if (!contenders.some((contender) => contender.name === name)) measured.notes.push(`${name} was left out.`);

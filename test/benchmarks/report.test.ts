@@ -160,7 +160,7 @@ describe("the chart", () => {
 describe("self times of a CPU profile", () => {
   it("are added up by function, most first, with the path from the top of the tree", () => {
     const frame = (functionName: string, url = "", lineNumber = -1) => ({ functionName, url, lineNumber });
-    const times = selfTimes({
+    const profile = {
       nodes: [
         { id: 1, callFrame: frame("(root)") },
         { id: 2, callFrame: frame("seal", "file:///x/src/io/ffi/openssl.ts", 87) },
@@ -169,13 +169,16 @@ describe("self times of a CPU profile", () => {
       ],
       samples: [1, 2, 3, 4, 2],
       timeDeltas: [1_000, 2_000, 3_000, 1_000, -5],
-    });
+    };
+    const times = selfTimes(profile);
     expect(times.map(({ name, ms }) => [name, ms])).toEqual([
       ["seal src/io/ffi/openssl.ts:88", 5],
       ["(root)", 1],
       ["(anonymous) node:events:5", 1],
     ]);
     expect(times[0]!.share).toBeCloseTo(5 / 7);
+    const busy = selfTimes(profile, /^\(root\)/);
+    expect(busy.map(({ share }) => share.toFixed(2))).toEqual(["0.83", "0.17"]);
     expect(selfTimes({ nodes: [], samples: [], timeDeltas: [] })).toEqual([]);
   });
 });
