@@ -159,6 +159,9 @@ export const ADMIN_API_BODY_MAX_BYTES = 2 * MIB;
 // The host's network around a TUN device
 export const HOST_COMMAND_MAX_MS = 30 * SECOND_MS; // one `ip` or `nft`: ALLOWED_IPS_MAX routes take a few seconds
 export const HOST_COMMAND_OUTPUT_MAX_BYTES = 128 * MIB; // what it prints: ALLOWED_IPS_MAX routes as JSON
+export const UAPI_REQUEST_MAX_BYTES = 32 * MIB; // PEERS_MAX peers with ALLOWED_IPS_MAX prefixes are 17 MB
+export const UAPI_CLIENTS_MAX = 16; // connections at once; wg(8) makes one and closes it
+export const UAPI_REQUEST_MAX_MS = 10 * SECOND_MS; // for a whole request, and for its answer to be taken
 export const UNDO_JOURNAL_MAX_BYTES = 32 * MIB; // ALLOWED_IPS_MAX routes of a device that outlives the process
 
 export const POOL4_KEPT_FROM_AGENTS = 1 / 4; // share of the IPv4 pool that is for nodes and users alone
