@@ -3,8 +3,8 @@
 import { type Judgement, judgements, type RunRecord, samplesOf } from "./run-record.ts";
 import { EQUAL_BELOW, pairedRatio } from "./statistics.ts";
 
-const WIDTH = 860;
-const LABELS = 290;
+const WIDTH = 880;
+const LABELS = 320;
 const RIGHT = 60;
 const TOP = 70;
 const BAR = 11;
