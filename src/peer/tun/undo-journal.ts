@@ -71,11 +71,11 @@ function unreadable(path: string, what: string): WirebadgeError {
   });
 }
 
-/** Ours, and closed to everybody else's writing: what stands in it is done with our privileges. */
+/** Ours, and closed to others' writing: it is done with our privileges. (No link either: its mode is 0777.) */
 function checkOwner(path: string): void {
   const stat = lstatSync(path);
   const foreign = getuid !== undefined && stat.uid !== getuid();
-  if (foreign || stat.isSymbolicLink() || (stat.mode & WRITABLE_BY_OTHERS) !== 0) {
+  if (foreign || (stat.mode & WRITABLE_BY_OTHERS) !== 0) {
     throw unreadable(path, "may be written to by others");
   }
 }

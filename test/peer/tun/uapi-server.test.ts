@@ -35,7 +35,7 @@ class Backend implements UapiBackend {
 
   async set(change: UapiChange): Promise<number> {
     this.mostAtOnce = Math.max(this.mostAtOnce, ++this.working);
-    await new Promise((resolve) => setImmediate(resolve));
+    await new Promise((resolve) => setTimeout(resolve, 10)); // long enough for the next to be there
     this.working--;
     this.changes.push(change);
     return this.errno;
