@@ -32,8 +32,9 @@ export function clampMss(bytes: Uint8Array, at: number, length: number, maxMss: 
   return isChanged;
 }
 
+/** Never 0, so that a walk ends. */
 function optionBytes(bytes: Uint8Array, i: number): number {
-  return bytes[i] === OPTION_NOP ? 1 : bytes[i + 1]!;
+  return bytes[i] === OPTION_NOP ? 1 : Math.max(1, bytes[i + 1]!);
 }
 
 /** Each option lies in the header, and MSS has its length (RFC 9293 §3.2). */

@@ -24,9 +24,8 @@ export function transportPlace(bytes: Uint8Array, at: number, length: number, pr
 }
 
 function placeInIpv4(bytes: Uint8Array, at: number, length: number, protocol: number): number {
-  if (length < IPV4_HEADER_BYTES || bytes[at + 9] !== protocol) return 0;
   const headerBytes = (bytes[at]! & 15) * 4;
-  if (headerBytes < IPV4_HEADER_BYTES || headerBytes > length) return 0;
+  if (headerBytes < IPV4_HEADER_BYTES || headerBytes > length || bytes[at + 9] !== protocol) return 0;
   if ((readU16(bytes, at + 6) & (IPV4_MORE_FRAGMENTS | IPV4_OFFSET_MASK)) !== 0) return 0;
   return headerBytes;
 }

@@ -32,6 +32,10 @@ export const PROOF_ITEMS: readonly ProofItem[] = [
     run: { files: ["test/scripts/faults.test.ts", "test/scripts/restore.test.ts"] },
   },
   { title: "mutants: each guard taken out", run: { command: ["node", "test/mutants/main.ts"] } },
+  {
+    title: "super-packets against their plain twins",
+    run: { files: ["test/wire/split.test.ts", "test/wire/merge.test.ts"] },
+  },
   { title: "simulator, 10,000 seeds", run: { command: ["node", "test/sim/many-seeds.ts"] } },
   { title: "fuzz", run: { command: ["npm", "run", "fuzz", "--", "--long"] } },
   { title: "soak, 10 minutes", run: { files: ["test/realtime/soak.test.ts"] } },
