@@ -8,6 +8,7 @@ import { FRAGMENT_TARGETS } from "./targets/fragments.ts";
 import { LOCAL_TARGETS } from "./targets/local.ts";
 import { NETMAP_TARGETS } from "./targets/netmaps.ts";
 import { PACKET_TARGETS } from "./targets/packets.ts";
+import { SUPER_PACKET_TARGETS } from "./targets/super-packets.ts";
 import { TCP_TARGETS } from "./targets/tcp-machine.ts";
 import { TEXT_TARGETS } from "./targets/texts.ts";
 import { WIRE_TARGETS } from "./targets/wire.ts";
@@ -16,6 +17,7 @@ export const TARGETS: readonly FuzzTarget[] = [
   ...ADDRESS_TARGETS,
   ...PACKET_TARGETS,
   ...WIRE_TARGETS,
+  ...SUPER_PACKET_TARGETS,
   ...CONTROL_TARGETS,
   ...NETMAP_TARGETS,
   ...TEXT_TARGETS,

@@ -56,7 +56,7 @@ function withoutId(packet: Uint8Array): Uint8Array {
 
 /** Split again, each flow's packets are those that came in, in their order. */
 export function mustGiveBack(packets: readonly Uint8Array[], writes: readonly Uint8Array[]): void {
-  const back = writes.flatMap((write) => splitNaively(write) ?? []);
+  const back = writes.flatMap((write) => (write[1] === 0 ? [write.slice(10)] : (splitNaively(write) ?? [])));
   must(back.length === packets.length, "packets lost or made");
   const byFlow = (list: readonly Uint8Array[]): Map<string, string[]> => {
     const flows = new Map<string, string[]>();
@@ -86,7 +86,7 @@ function randomStream(random: SeededRandom, index: number): Uint8Array[] {
   const gsoSize = random.pick([1, 8, 100, random.chance(0.02) ? 1_400 : 30]);
   const segments = random.pick([1, 2, 5, random.chance(0.1) ? 70 : 10]);
   const protocol = random.pick([6, 6, 17] as const);
-  const payload = randomBytesOf(random, Math.max(1, gsoSize * segments - random.below(gsoSize)));
+  const payload = randomBytesOf(random, Math.max(1, Math.min(60_000, gsoSize * segments) - random.below(gsoSize)));
   const input = superPacket({
     version: random.pick([4, 6] as const),
     protocol,
