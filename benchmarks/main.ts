@@ -13,6 +13,7 @@ interface Suite {
 
 const SUITES: Readonly<Record<string, () => Promise<Suite>>> = {
   crypto: () => import("./crypto.ts"),
+  filter: () => import("./filter.ts"),
   netstack: async () => {
     const { run } = await import("./netstack.ts");
     return { run: () => run() };

@@ -61,9 +61,10 @@ export const LEASE_RESEND_FIRST_MS = 250; // doubled at each resend
 export const LEASE_RESEND_MAX_MS = 8 * SECOND_MS;
 export const LINK_REPLIES_PER_SECOND_MAX = 10; // acknowledgements and denials, per peer
 export const LOCAL_REPLIES_MAX = 256; // ICMP errors and resets to our own stack, waiting for the turn's end
+export const LOCAL_REPLIES_PER_SECOND_MAX = 1_000; // of them, with a burst of LOCAL_REPLIES_MAX; Linux allows as many
 
 // Flows
-export const FLOWS_MAX = 262_144; // per engine
+export const FLOWS_MAX = 1_048_576; // per engine: 140 MB when all are there, a page at a time
 export const FLOWS_PER_SESSION_MAX = 65_536; // one session can't push out the others'
 export const FLOW_IDLE_TCP_MS = 2 * HOUR_MS;
 export const FLOW_IDLE_TCP_OPENING_MS = 60 * SECOND_MS; // until the other end has answered
@@ -75,6 +76,7 @@ export const DENIAL_REPEAT_MS = SECOND_MS; // the same flow denied again within 
 export const DENIALS_PER_SECOND_MAX = 20; // recorded of one session; every one is counted
 // idle flows judged again after a revision; busy ones at their next packet
 export const FLOWS_REJUDGED_PER_TURN_MAX = 4_096;
+export const FLOWS_ENDED_PER_TURN_MAX = 4_096; // of those idle for too long; the rest in the turns that follow
 export const FIRST_FRAGMENTS_PER_SESSION_MAX = 64; // allowed first fragments whose later ones may follow
 
 // Userspace TCP/IP

@@ -6,7 +6,7 @@
 // nothing concerns is never cut.
 import type { Address } from "../base/address.ts";
 import { assert } from "../base/assert.ts";
-import { FLOWS_REJUDGED_PER_TURN_MAX } from "../base/limits.ts";
+import { FLOWS_ENDED_PER_TURN_MAX, FLOWS_REJUDGED_PER_TURN_MAX } from "../base/limits.ts";
 import type { Random } from "../base/random.ts";
 import { decodeQuotedPacket, PacketInfo } from "../wire/packet.ts";
 import type {
@@ -71,6 +71,7 @@ export class Filter {
   readonly #key = new FlowKey();
   readonly #quoted = new PacketInfo();
   readonly #opening = new Opening();
+  #openedBy: CompiledRule | undefined;
 
   #allowAll = false;
   #revision = 0;
@@ -310,7 +311,7 @@ export class Filter {
     }
     if (this.#passUntils(clockMs)) this.#startSweep();
     this.#sweep(nowMs);
-    this.#flows.expire(nowMs, (row) => this.#endIdle(row));
+    this.#flows.expire(nowMs, FLOWS_ENDED_PER_TURN_MAX, (row) => this.#endIdle(row));
   }
 
   /** When `expire` wants to be called; infinite without flows. */
@@ -372,6 +373,11 @@ export class Filter {
     const flows = this.#flows;
     const row = flows.find(this.#key);
     if (row !== NO_ROW) {
+      const fresh = flows.freshRule(row, nowMs, this.#generation);
+      if (fresh !== undefined && this.#clockMs < fresh.untilMs && !isTcpOpening(info)) {
+        flows.touch(row, direction, info.protocol, info.tcpFlags, info.totalBytes, nowMs); // nearly every packet
+        return fresh.byFlow;
+      }
       if (flows.isIdle(row, nowMs)) this.#endIdle(row);
       else if (isTcpOpening(info) && flows.opener(row) !== direction) {
         // An answer carries ACK: this end opens a connection of its own, on its own grant.
@@ -411,11 +417,15 @@ export class Filter {
     return again;
   }
 
-  /** #key is set: what the rules say of this packet as the first of a flow. */
+  /** #key is set: what the rules say of this packet as the first of a flow; if they allow it, by #openedBy. */
   #judgeOpening(direction: Direction, session: Session, info: PacketInfo): Verdict {
     const opening = this.#openingOf(direction, info);
-    const verdict = this.#rules(session, direction === INBOUND ? "inbound" : "outbound").judge(opening);
-    if (verdict !== NO_GRANT || opening.protocol !== CLASS_TCP || isTcpOpening(info)) return verdict;
+    const rules = this.#rules(session, direction === INBOUND ? "inbound" : "outbound");
+    const never = rules.deny(opening);
+    if (never !== undefined) return never.never;
+    this.#openedBy = rules.allow(opening);
+    if (this.#openedBy !== undefined) return this.#openedBy.first;
+    if (opening.protocol !== CLASS_TCP || isTcpOpening(info)) return NO_GRANT;
     const back = direction === INBOUND ? OUTBOUND : INBOUND;
     opening.set(info.source, CLASS_TCP, this.#key.destinationPort(back), this.#clockMs);
     const against = this.#rules(session, back === INBOUND ? "inbound" : "outbound").permitting(opening);
@@ -436,8 +446,7 @@ export class Filter {
 
   /** After #judgeOpening allowed it. */
   #open(nowMs: number, direction: Direction, session: Session, info: PacketInfo): void {
-    const opening = this.#openingOf(direction, info);
-    const rule = this.#rules(session, direction === INBOUND ? "inbound" : "outbound").allow(opening);
+    const rule = this.#openedBy;
     assert(rule !== undefined, "an allowed opening has its rule");
     const victim = this.#flows.victimFor(session.slot);
     if (victim !== NO_ROW) this.#end(victim, "evicted");

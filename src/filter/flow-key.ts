@@ -28,7 +28,7 @@ const ICMPV6_ECHO_REPLY = 129;
 
 /** Filled anew for every packet. */
 export class FlowKey {
-  readonly words = new Uint32Array(KEY_WORDS);
+  readonly words = new Int32Array(KEY_WORDS);
 
   set(direction: Direction, slot: number, info: PacketInfo, ports: number): void {
     const { words } = this;

@@ -1,7 +1,6 @@
-// Every flow that passes, in columns of numbers that a packet finds without allocating: a chained hash table, a list
-// for each session and a timing wheel, all threaded through the same rows. It knows no rules; filter.ts judges, this
-// remembers. Hash: multilinear multiply-shift (Dietzfelbinger 1996; Lemire, Kaser 2014 §2): 2-universal under a random
-// key, so that nobody can choose ports that share a chain.
+// Every flow that passes, in records of numbers that a packet finds without allocating: an index by key, a list for
+// each session and a timing wheel, all threaded through the same rows. It knows no rules; filter.ts judges, this
+// remembers.
 import type { Address } from "../base/address.ts";
 import { assert } from "../base/assert.ts";
 import {
@@ -13,63 +12,59 @@ import {
   FLOWS_MAX,
   FLOWS_PER_SESSION_MAX,
 } from "../base/limits.ts";
-import { type Random, randomU32 } from "../base/random.ts";
+import type { Random } from "../base/random.ts";
 import { SECOND_MS } from "../base/units.ts";
 import { PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN } from "../wire/packet.ts";
 import type { FlowEnd, FlowRecord } from "./contract.ts";
+import { FlowIndex } from "./flow-index.ts";
 import {
   type Direction,
   type FlowKey,
   INBOUND,
-  KEY_WORDS,
   LOCAL,
+  OUTBOUND,
   PORTS,
   REMOTE,
   SESSION_AND_PROTOCOL,
 } from "./flow-key.ts";
+import {
+  BYTES_IN,
+  BYTES_OUT,
+  FlowPages,
+  GENERATION,
+  LAST_MS,
+  linksAt,
+  numbersAt,
+  SESSION_NEXT,
+  SESSION_PREVIOUS,
+  STARTED_MS,
+  STATE,
+  WHEEL_NEXT,
+  WHEEL_PLACE,
+  WHEEL_PREVIOUS,
+  wordsAt,
+} from "./flow-pages.ts";
 import type { CompiledRule } from "./rules.ts";
 
 const NONE = -1;
-const ROWS_FIRST = 1_024;
-const BUCKETS_MAX = 131_072; // 17 bits are what the hash can give
 const WHEEL_TICKS = 8_192; // of one second: longer than the longest idle time
 const WHEEL_TICK_MS = SECOND_MS;
-const EVICTION_SAMPLE = 8;
+const EVICTION_SAMPLE = 4;
 
-// Bits of #state
+// Bits of a flow's state
 const ANSWERED = 1; // a packet came from the end that did not open
 const FIN_OF_OPENER = 2;
 const FIN_OF_OTHER = 4;
 const RESET = 8;
+const OPENED_BY_LOCAL = 16;
 
 /** A row is a number; it stays the same for as long as the flow lives. */
 export class FlowTable {
   readonly #rowsMax: number;
   readonly #perSessionMax: number;
-  readonly #seed = new Uint32Array(2 * KEY_WORDS + 1);
-  readonly #heads = new Int32Array(BUCKETS_MAX).fill(NONE);
-
-  #capacity = 0;
-  #used = 0; // rows ever taken
-  #freeRow = NONE; // taken and given back, linked by #chain
+  readonly #pages = new FlowPages();
+  readonly #index: FlowIndex;
   #size = 0;
-
-  #key = new Uint32Array(0);
-  #bucket = new Int32Array(0);
-  #chain = new Int32Array(0);
-  #sessionNext = new Int32Array(0);
-  #sessionPrevious = new Int32Array(0);
-  #wheelNext = new Int32Array(0);
-  #wheelPrevious = new Int32Array(0);
-  #wheelTick = new Int32Array(0); // NONE: the row is free
-  #opener = new Uint8Array(0);
-  #state = new Uint8Array(0);
-  #generation = new Float64Array(0);
-  #startedMs = new Float64Array(0);
-  #lastMs = new Float64Array(0);
-  #bytesIn = new Float64Array(0);
-  #bytesOut = new Float64Array(0);
-  #rule: (CompiledRule | undefined)[] = [];
 
   readonly #sessionHead: number[] = [];
   readonly #sessionTail: number[] = [];
@@ -85,7 +80,7 @@ export class FlowTable {
   constructor(random: Random, rowsMax = FLOWS_MAX, perSessionMax = FLOWS_PER_SESSION_MAX) {
     this.#rowsMax = rowsMax;
     this.#perSessionMax = perSessionMax;
-    for (let i = 0; i < this.#seed.length; i++) this.#seed[i] = randomU32(random);
+    this.#index = new FlowIndex(this.#pages, random);
   }
 
   get size(): number {
@@ -94,49 +89,25 @@ export class FlowTable {
 
   /** Rows are below this; some of them are free. */
   get rowsUsed(): number {
-    return this.#used;
+    return this.#pages.rows;
+  }
+
+  /** Pages of memory held. */
+  get pages(): number {
+    return this.#pages.count;
   }
 
   sessionSize(slot: number): number {
     return this.#sessionSize[slot] ?? 0;
   }
 
-  #hash(words: Uint32Array): number {
-    const seed = this.#seed;
-    let sum = seed[2 * KEY_WORDS]!;
-    for (let i = 0; i < KEY_WORDS; i++) {
-      const word = words[i]!;
-      sum = (sum + Math.imul(seed[2 * i]!, word >>> 16) + Math.imul(seed[2 * i + 1]!, word & 0xffff)) | 0;
-    }
-    return sum >>> 15;
-  }
-
   /** The row, or −1. */
   find(key: FlowKey): number {
-    const { words } = key;
-    const keys = this.#key;
-    for (let row = this.#heads[this.#hash(words)]!; row !== NONE; row = this.#chain[row]!) {
-      const at = row * KEY_WORDS;
-      if (
-        keys[at + 9] === words[9] &&
-        keys[at] === words[0] &&
-        keys[at + 4] === words[4] &&
-        keys[at + 8] === words[8] &&
-        keys[at + 3] === words[3] &&
-        keys[at + 7] === words[7] &&
-        keys[at + 2] === words[2] &&
-        keys[at + 6] === words[6] &&
-        keys[at + 1] === words[1] &&
-        keys[at + 5] === words[5]
-      ) {
-        return row;
-      }
-    }
-    return NONE;
+    return this.#index.find(key.words);
   }
 
   isLive(row: number): boolean {
-    return this.#wheelTick[row]! >= 0;
+    return this.#pages.isTaken(row);
   }
 
   /**
@@ -159,12 +130,16 @@ export class FlowTable {
     return this.#stalestOf(other);
   }
 
-  /** Of the first few in the session's list the one unused for longest; those looked at go to the end of it. */
+  /**
+   * Of the first few in the session's list a closed one, else the one unused for longest; those looked at go to the end
+   * of it.
+   */
   #stalestOf(slot: number): number {
     let stalest = this.#sessionHead[slot]!;
     for (let i = 0; i < EVICTION_SAMPLE; i++) {
       const row = this.#sessionHead[slot]!;
-      if (this.#lastMs[row]! < this.#lastMs[stalest]!) stalest = row;
+      const isStaler = this.isClosed(row) === this.isClosed(stalest) && this.#lastMs(row) < this.#lastMs(stalest);
+      if (isStaler || (this.isClosed(row) && !this.isClosed(stalest))) stalest = row;
       this.#unlinkFromSession(row, slot);
       this.#linkToSession(row, slot);
     }
@@ -174,75 +149,60 @@ export class FlowTable {
   /** There must be room: see `victimFor`. */
   insert(key: FlowKey, opener: Direction, rule: CompiledRule, generation: number, nowMs: number): number {
     assert(this.#size < this.#rowsMax, "room in the flow table");
-    let row = this.#freeRow;
-    if (row !== NONE) this.#freeRow = this.#chain[row]!;
-    else {
-      if (this.#used === this.#capacity) this.#grow();
-      row = this.#used++;
-    }
+    const row = this.#pages.take(rule);
+    this.#index.add(row, key.words);
     const slot = key.words[SESSION_AND_PROTOCOL]! >>> 8;
-    this.#key.set(key.words, row * KEY_WORDS);
-    const bucket = this.#hash(key.words);
-    this.#bucket[row] = bucket;
-    this.#chain[row] = this.#heads[bucket]!;
-    this.#heads[bucket] = row;
     this.#linkToSession(row, slot);
     const count = (this.#sessionSize[slot] ?? 0) + 1;
     this.#sessionSize[slot] = count;
     if (count === 1) this.#sessionsWithFlows++;
-    this.#opener[row] = opener;
-    this.#state[row] = 0;
-    this.#generation[row] = generation;
-    this.#startedMs[row] = nowMs;
-    this.#lastMs[row] = nowMs;
-    this.#bytesIn[row] = 0;
-    this.#bytesOut[row] = 0;
-    this.#rule[row] = rule;
+    const { words, numbers } = this.#pages.of(row);
+    const at = wordsAt(row);
+    const numbersFrom = numbersAt(row);
+    words[at + STATE] = opener === INBOUND ? 0 : OPENED_BY_LOCAL;
+    words[at + GENERATION] = generation;
+    numbers[numbersFrom + STARTED_MS] = nowMs;
+    numbers[numbersFrom + LAST_MS] = nowMs;
+    numbers[numbersFrom + BYTES_IN] = 0;
+    numbers[numbersFrom + BYTES_OUT] = 0;
     this.#size++;
-    this.#wheelTick[row] = NONE;
     this.#schedule(row, nowMs);
     return row;
   }
 
   remove(row: number): void {
     assert(this.isLive(row), "a live flow");
-    const bucket = this.#bucket[row]!;
-    if (this.#heads[bucket] === row) this.#heads[bucket] = this.#chain[row]!;
-    else {
-      let before = this.#heads[bucket]!;
-      while (this.#chain[before] !== row) before = this.#chain[before]!;
-      this.#chain[before] = this.#chain[row]!;
-    }
     const slot = this.slot(row);
+    this.#index.remove(row);
     this.#unlinkFromSession(row, slot);
     const count = this.#sessionSize[slot]! - 1;
     this.#sessionSize[slot] = count;
     if (count === 0) this.#sessionsWithFlows--;
     this.#unlinkFromWheel(row);
-    this.#wheelTick[row] = NONE;
-    this.#rule[row] = undefined;
-    this.#chain[row] = this.#freeRow;
-    this.#freeRow = row;
+    this.#pages.give(row);
     this.#size--;
   }
 
   /** A packet of the flow passes. */
   touch(row: number, direction: Direction, protocol: number, tcpFlags: number, bytes: number, nowMs: number): void {
-    this.#lastMs[row] = nowMs;
-    if (direction === INBOUND) this.#bytesIn[row]! += bytes;
-    else this.#bytesOut[row]! += bytes;
-    const byOpener = this.#opener[row] === direction;
-    const before = this.#state[row]!;
+    const { words, numbers } = this.#pages.of(row);
+    const stateAt = wordsAt(row) + STATE;
+    const numbersFrom = numbersAt(row);
+    numbers[numbersFrom + LAST_MS] = nowMs;
+    if (direction === INBOUND) numbers[numbersFrom + BYTES_IN]! += bytes;
+    else numbers[numbersFrom + BYTES_OUT]! += bytes;
+    const before = words[stateAt]!;
+    const byOpener = openerOf(before) === direction;
     let state = before;
     if (!byOpener) state |= ANSWERED;
     if (protocol === PROTOCOL_TCP) {
       // the same ports, a new connection
-      if ((tcpFlags & (TCP_SYN | TCP_ACK)) === TCP_SYN && isClosed(state)) state = 0;
+      if ((tcpFlags & (TCP_SYN | TCP_ACK)) === TCP_SYN && isClosed(state)) state &= OPENED_BY_LOCAL;
       if ((tcpFlags & TCP_FIN) !== 0) state |= byOpener ? FIN_OF_OPENER : FIN_OF_OTHER;
       if ((tcpFlags & TCP_RST) !== 0) state |= RESET;
     }
     if (state === before) return;
-    this.#state[row] = state;
+    words[stateAt] = state;
     if (isClosed(state) && !isClosed(before)) {
       this.#unlinkFromWheel(row); // due sooner than it was
       this.#schedule(row, nowMs);
@@ -251,58 +211,72 @@ export class FlowTable {
 
   /** Both ways, or by a reset. */
   isClosed(row: number): boolean {
-    return isClosed(this.#state[row]!);
+    return isClosed(this.#word(row, STATE));
   }
 
   slot(row: number): number {
-    return this.#key[row * KEY_WORDS]! >>> 8;
+    return this.#word(row, SESSION_AND_PROTOCOL) >>> 8;
   }
 
   protocol(row: number): number {
-    return this.#key[row * KEY_WORDS]! & 0xff;
+    return this.#word(row, SESSION_AND_PROTOCOL) & 0xff;
   }
 
   remote(row: number): Address {
-    return this.#address(row * KEY_WORDS + REMOTE);
+    return this.#address(row, REMOTE);
   }
 
   local(row: number): Address {
-    return this.#address(row * KEY_WORDS + LOCAL);
+    return this.#address(row, LOCAL);
   }
 
-  #address(at: number): Address {
-    const key = this.#key;
-    return { w0: key[at]!, w1: key[at + 1]!, w2: key[at + 2]!, w3: key[at + 3]! };
+  #address(row: number, from: number): Address {
+    const { words } = this.#pages.of(row);
+    const at = wordsAt(row) + from;
+    return { w0: words[at]! >>> 0, w1: words[at + 1]! >>> 0, w2: words[at + 2]! >>> 0, w3: words[at + 3]! >>> 0 };
   }
 
   remotePort(row: number): number {
-    return this.#key[row * KEY_WORDS + PORTS]! >>> 16;
+    return this.#word(row, PORTS) >>> 16;
   }
 
   localPort(row: number): number {
-    return this.#key[row * KEY_WORDS + PORTS]! & 0xffff;
+    return this.#word(row, PORTS) & 0xffff;
   }
 
   opener(row: number): Direction {
-    return this.#opener[row] as Direction;
+    return openerOf(this.#word(row, STATE));
   }
 
   rule(row: number): CompiledRule {
-    return this.#rule[row]!;
+    return this.#pages.rule(row);
   }
 
   generation(row: number): number {
-    return this.#generation[row]!;
+    return this.#word(row, GENERATION);
+  }
+
+  /** The rule that it was last judged by, if that was under this generation and it is not idle. */
+  freshRule(row: number, nowMs: number, generation: number): CompiledRule | undefined {
+    const { words, numbers } = this.#pages.of(row);
+    const at = wordsAt(row);
+    if (words[at + GENERATION] !== generation) return undefined;
+    const idleForMs = nowMs - numbers[numbersAt(row) + LAST_MS]!;
+    // Every flow may be idle for so long: what kind of flow it is need not be known.
+    if (idleForMs >= FLOW_IDLE_ICMP_MS && this.isIdle(row, nowMs)) return undefined;
+    return this.#pages.rule(row);
   }
 
   /** After it was judged again. */
   rejudged(row: number, rule: CompiledRule, generation: number): void {
-    this.#rule[row] = rule;
-    this.#generation[row] = generation;
+    this.#pages.changeRule(row, rule);
+    this.#setWord(row, GENERATION, generation);
   }
 
   record(row: number, session: string, revision: number, end: FlowEnd | undefined): FlowRecord {
-    const inbound = this.#opener[row] === INBOUND;
+    const inbound = this.opener(row) === INBOUND;
+    const { numbers } = this.#pages.of(row);
+    const at = numbersAt(row);
     return {
       session,
       opener: inbound ? "remote" : "local",
@@ -313,10 +287,10 @@ export class FlowTable {
       destinationPort: inbound ? this.localPort(row) : this.remotePort(row),
       ruleId: this.rule(row).id,
       revision,
-      startedMs: this.#startedMs[row]!,
-      lastMs: this.#lastMs[row]!,
-      bytesIn: this.#bytesIn[row]!,
-      bytesOut: this.#bytesOut[row]!,
+      startedMs: numbers[at + STARTED_MS]!,
+      lastMs: numbers[at + LAST_MS]!,
+      bytesIn: numbers[at + BYTES_IN]!,
+      bytesOut: numbers[at + BYTES_OUT]!,
       end,
     };
   }
@@ -330,15 +304,24 @@ export class FlowTable {
     return nowMs >= this.#dueMs(row);
   }
 
-  /** Calls back for each flow that has been idle too long; the callback removes it. */
-  expire(nowMs: number, end: (row: number) => void): void {
+  /**
+   * Calls back for each flow that has been idle too long; the callback removes it. Looks at no more than `rowsMax`
+   * flows: then the rest is due at once.
+   */
+  expire(nowMs: number, rowsMax: number, end: (row: number) => void): void {
     const now = Math.floor(nowMs / WHEEL_TICK_MS);
     if (now < this.#soonestTick) return;
     const from = Math.max(this.#tick + 1, now - WHEEL_TICKS + 1, this.#soonestTick);
+    let left = rowsMax;
     for (let tick = from; tick <= now; tick++) {
       let row = this.#wheel[tick % WHEEL_TICKS]!;
       while (row !== NONE) {
-        const next = this.#wheelNext[row]!;
+        if (left-- === 0) {
+          this.#tick = tick - 1;
+          this.#soonestTick = tick;
+          return;
+        }
+        const next = this.#link(row, WHEEL_NEXT) - 1;
         if (this.isIdle(row, nowMs)) end(row);
         else if (this.#tickOf(row) > tick) {
           this.#unlinkFromWheel(row);
@@ -362,8 +345,28 @@ export class FlowTable {
     return this.#size === 0 ? Number.POSITIVE_INFINITY : this.#soonestTick * WHEEL_TICK_MS;
   }
 
+  #word(row: number, field: number): number {
+    return this.#pages.of(row).words[wordsAt(row) + field]!;
+  }
+
+  #setWord(row: number, field: number, value: number): void {
+    this.#pages.of(row).words[wordsAt(row) + field] = value;
+  }
+
+  #link(row: number, field: number): number {
+    return this.#pages.of(row).links[linksAt(row) + field]!;
+  }
+
+  #setLink(row: number, field: number, value: number): void {
+    this.#pages.of(row).links[linksAt(row) + field] = value;
+  }
+
+  #lastMs(row: number): number {
+    return this.#pages.of(row).numbers[numbersAt(row) + LAST_MS]!;
+  }
+
   #dueMs(row: number): number {
-    return this.#lastMs[row]! + idleMs(this.protocol(row), this.#state[row]!);
+    return this.#lastMs(row) + idleMs(this.protocol(row), this.#word(row, STATE));
   }
 
   #tickOf(row: number): number {
@@ -375,66 +378,43 @@ export class FlowTable {
     const tick = Math.max(this.#tickOf(row), this.#tick + 1);
     const place = tick % WHEEL_TICKS;
     const head = this.#wheel[place]!;
-    this.#wheelTick[row] = place;
-    this.#wheelPrevious[row] = NONE;
-    this.#wheelNext[row] = head;
-    if (head !== NONE) this.#wheelPrevious[head] = row;
+    this.#setWord(row, WHEEL_PLACE, place + 1);
+    this.#setLink(row, WHEEL_PREVIOUS, 0);
+    this.#setLink(row, WHEEL_NEXT, head + 1);
+    if (head !== NONE) this.#setLink(head, WHEEL_PREVIOUS, row + 1);
     this.#wheel[place] = row;
     if (tick < this.#soonestTick) this.#soonestTick = tick;
   }
 
   #unlinkFromWheel(row: number): void {
-    const next = this.#wheelNext[row]!;
-    const previous = this.#wheelPrevious[row]!;
-    if (previous === NONE) this.#wheel[this.#wheelTick[row]!] = next;
-    else this.#wheelNext[previous] = next;
-    if (next !== NONE) this.#wheelPrevious[next] = previous;
+    const next = this.#link(row, WHEEL_NEXT) - 1;
+    const previous = this.#link(row, WHEEL_PREVIOUS) - 1;
+    if (previous === NONE) this.#wheel[this.#word(row, WHEEL_PLACE) - 1] = next;
+    else this.#setLink(previous, WHEEL_NEXT, next + 1);
+    if (next !== NONE) this.#setLink(next, WHEEL_PREVIOUS, previous + 1);
   }
 
   #linkToSession(row: number, slot: number): void {
     const tail = this.#sessionTail[slot] ?? NONE;
-    this.#sessionPrevious[row] = tail;
-    this.#sessionNext[row] = NONE;
+    this.#setLink(row, SESSION_PREVIOUS, tail + 1);
+    this.#setLink(row, SESSION_NEXT, 0);
     if (tail === NONE) this.#sessionHead[slot] = row;
-    else this.#sessionNext[tail] = row;
+    else this.#setLink(tail, SESSION_NEXT, row + 1);
     this.#sessionTail[slot] = row;
   }
 
   #unlinkFromSession(row: number, slot: number): void {
-    const next = this.#sessionNext[row]!;
-    const previous = this.#sessionPrevious[row]!;
+    const next = this.#link(row, SESSION_NEXT) - 1;
+    const previous = this.#link(row, SESSION_PREVIOUS) - 1;
     if (previous === NONE) this.#sessionHead[slot] = next;
-    else this.#sessionNext[previous] = next;
+    else this.#setLink(previous, SESSION_NEXT, next + 1);
     if (next === NONE) this.#sessionTail[slot] = previous;
-    else this.#sessionPrevious[next] = previous;
-  }
-
-  #grow(): void {
-    const capacity = Math.min(this.#rowsMax, Math.max(ROWS_FIRST, this.#capacity * 2));
-    const key = new Uint32Array(capacity * KEY_WORDS);
-    key.set(this.#key);
-    this.#key = key;
-    this.#bucket = grown(this.#bucket, new Int32Array(capacity));
-    this.#chain = grown(this.#chain, new Int32Array(capacity));
-    this.#sessionNext = grown(this.#sessionNext, new Int32Array(capacity));
-    this.#sessionPrevious = grown(this.#sessionPrevious, new Int32Array(capacity));
-    this.#wheelNext = grown(this.#wheelNext, new Int32Array(capacity));
-    this.#wheelPrevious = grown(this.#wheelPrevious, new Int32Array(capacity));
-    this.#wheelTick = grown(this.#wheelTick, new Int32Array(capacity).fill(NONE));
-    this.#opener = grown(this.#opener, new Uint8Array(capacity));
-    this.#state = grown(this.#state, new Uint8Array(capacity));
-    this.#generation = grown(this.#generation, new Float64Array(capacity));
-    this.#startedMs = grown(this.#startedMs, new Float64Array(capacity));
-    this.#lastMs = grown(this.#lastMs, new Float64Array(capacity));
-    this.#bytesIn = grown(this.#bytesIn, new Float64Array(capacity));
-    this.#bytesOut = grown(this.#bytesOut, new Float64Array(capacity));
-    this.#capacity = capacity;
+    else this.#setLink(next, SESSION_PREVIOUS, previous + 1);
   }
 }
 
-function grown<T extends Int32Array | Uint8Array | Float64Array>(from: T, to: T): T {
-  to.set(from);
-  return to;
+function openerOf(state: number): Direction {
+  return (state & OPENED_BY_LOCAL) === 0 ? INBOUND : OUTBOUND;
 }
 
 function isClosed(state: number): boolean {

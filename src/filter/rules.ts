@@ -1,7 +1,7 @@
 // The rules as the packet path asks them: by direction and session, then by prefix length, then by port; what a first
 // packet costs does not grow with the number of rules. Built from FilterState when a revision arrives, one session at a
 // time when first asked.
-import { type Address, embeddedV4s, type Prefix, V4_BITS_OFFSET } from "../base/address.ts";
+import { type Address, embeddedV4s, V4_BITS_OFFSET } from "../base/address.ts";
 import { PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP } from "../wire/packet.ts";
 import type { AddressRule, FilterProtocol, HostRule, PortRange, Verdict } from "./contract.ts";
 
@@ -64,6 +64,9 @@ export interface CompiledRule {
   readonly first: Verdict;
   readonly byFlow: Verdict;
   readonly never: Verdict;
+  /** Flows that live by it, and its number among such rules; the flow table's own (flow-pages.ts). */
+  flows: number;
+  number: number;
 }
 
 function compileRule(rule: { readonly id: string; readonly untilMs?: number }): CompiledRule {
@@ -73,8 +76,12 @@ function compileRule(rule: { readonly id: string; readonly untilMs?: number }): 
     first: { allowed: true, reason: "ALLOWED_BY_RULE", ruleId: rule.id },
     byFlow: { allowed: true, reason: "ALLOWED_BY_FLOW", ruleId: rule.id },
     never: { allowed: false, reason: "NEVER", ruleId: rule.id },
+    flows: 0,
+    number: 0,
   };
 }
+
+type Rule = AddressRule | HostRule;
 
 interface PortedRule {
   readonly compiled: CompiledRule;
@@ -82,11 +89,50 @@ interface PortedRule {
   readonly ports: readonly PortRange[];
 }
 
+/** Which rule holds for a port: of several the one that lasts longest, of those the first. */
+export interface Ports {
+  find(port: number): CompiledRule | undefined;
+}
+
+const RANGES_WALKED_MAX = 8; // more are worth a table
+
+export function portsOf(rules: readonly PortedRule[]): Ports {
+  let ranges = 0;
+  for (const { ports } of rules) ranges += Math.max(1, ports.length);
+  return ranges <= RANGES_WALKED_MAX ? new PortWalk(rules) : new PortTable(rules);
+}
+
+/** A few rules, looked through one after the other. */
+export class PortWalk implements Ports {
+  readonly #rules: readonly PortedRule[];
+
+  constructor(rules: readonly PortedRule[]) {
+    this.#rules = rules;
+  }
+
+  find(port: number): CompiledRule | undefined {
+    let best: CompiledRule | undefined;
+    for (let i = 0; i < this.#rules.length; i++) {
+      const { compiled, ports } = this.#rules[i]!;
+      if ((best === undefined || compiled.untilMs > best.untilMs) && holdsPort(ports, port)) best = compiled;
+    }
+    return best;
+  }
+}
+
+function holdsPort(ports: readonly PortRange[], port: number): boolean {
+  if (ports.length === 0) return true;
+  for (let i = 0; i < ports.length; i++) {
+    if (ports[i]![0] <= port && port <= ports[i]![1]) return true;
+  }
+  return false;
+}
+
 /**
  * Ports cut into stretches, each with the one rule that lasts longest there: all rules hold now, so it stands for the
  * others.
  */
-class PortTable {
+export class PortTable implements Ports {
   readonly #starts: number[];
   readonly #rules: (CompiledRule | undefined)[];
 
@@ -140,12 +186,13 @@ class PortTable {
 
 /** What is said of one prefix or one name. */
 class ProtocolTable {
-  readonly #tcp: PortTable | undefined;
-  readonly #udp: PortTable | undefined;
+  readonly #tcp: Ports | undefined;
+  readonly #udp: Ports | undefined;
   readonly #icmp: CompiledRule | undefined;
   readonly #other: CompiledRule | undefined;
 
-  constructor(rules: readonly PortedRule[]) {
+  constructor(all: readonly Rule[]) {
+    const rules = all.map((rule) => ({ compiled: compileRule(rule), protocol: rule.protocol, ports: rule.ports }));
     const of = (protocol: FilterProtocol): PortedRule[] =>
       rules.filter((rule) => rule.protocol === protocol || rule.protocol === "any");
     const longest = (some: readonly PortedRule[]): CompiledRule | undefined => {
@@ -156,8 +203,7 @@ class ProtocolTable {
       }
       return best;
     };
-    const ported = (some: readonly PortedRule[]): PortTable | undefined =>
-      some.length === 0 ? undefined : new PortTable(some);
+    const ported = (some: readonly PortedRule[]): Ports | undefined => (some.length === 0 ? undefined : portsOf(some));
     this.#tcp = ported(of("tcp"));
     this.#udp = ported(of("udp"));
     this.#icmp = longest(of("icmp"));
@@ -183,12 +229,6 @@ function maskWord(bits: number): number {
   return bits <= 0 ? 0 : (-1 << (32 - bits)) >>> 0;
 }
 
-interface Entry {
-  readonly prefix: Prefix;
-  readonly rules: PortedRule[];
-  table: ProtocolTable | undefined;
-}
-
 /** All prefixes of one length, in a hash table probed linearly; at most half full. */
 class PrefixLevel {
   readonly bits: number;
@@ -196,79 +236,78 @@ class PrefixLevel {
   readonly #m1: number;
   readonly #m2: number;
   readonly #m3: number;
-  readonly #slots: (Entry | undefined)[];
   readonly #mask: number;
+  readonly #words: Int32Array;
+  /** Of each slot: its rules until one is asked for, then what is made of them. */
+  readonly #found: (AddressRule | AddressRule[] | ProtocolTable | undefined)[];
 
-  constructor(bits: number, entries: readonly Entry[]) {
+  constructor(bits: number, rules: number) {
     this.bits = bits;
-    this.#m0 = maskWord(bits);
-    this.#m1 = maskWord(bits - 32);
-    this.#m2 = maskWord(bits - 64);
-    this.#m3 = maskWord(bits - 96);
-    let size = 2;
-    while (size < 2 * entries.length) size *= 2;
-    this.#mask = size - 1;
-    this.#slots = new Array<Entry | undefined>(size).fill(undefined);
-    for (const entry of entries) {
-      const { w0, w1, w2, w3 } = entry.prefix.address;
-      let at = this.#hash(w0, w1, w2, w3);
-      while (this.#slots[at] !== undefined) at = (at + 1) & this.#mask;
-      this.#slots[at] = entry;
-    }
+    this.#m0 = maskWord(bits) | 0;
+    this.#m1 = maskWord(bits - 32) | 0;
+    this.#m2 = maskWord(bits - 64) | 0;
+    this.#m3 = maskWord(bits - 96) | 0;
+    let slots = 2;
+    while (slots < 2 * rules) slots *= 2;
+    this.#mask = slots - 1;
+    this.#words = new Int32Array(4 * slots);
+    this.#found = new Array<undefined>(slots).fill(undefined);
+  }
+
+  add(rule: AddressRule): void {
+    const { w0, w1, w2, w3 } = rule.to.address;
+    const slot = this.#slotOf(w0 | 0, w1 | 0, w2 | 0, w3 | 0);
+    const found = this.#found[slot];
+    if (found === undefined) {
+      this.#found[slot] = rule;
+      this.#words[4 * slot] = w0;
+      this.#words[4 * slot + 1] = w1;
+      this.#words[4 * slot + 2] = w2;
+      this.#words[4 * slot + 3] = w3;
+    } else if (Array.isArray(found)) found.push(rule);
+    else this.#found[slot] = [found as AddressRule, rule];
   }
 
   // Prefixes come from a signed netmap, not from packets: no seed is needed here.
-  #hash(w0: number, w1: number, w2: number, w3: number): number {
+  #slotOf(w0: number, w1: number, w2: number, w3: number): number {
     let hash =
       Math.imul(w0, 0x9e3779b1) ^ Math.imul(w1, 0x85ebca6b) ^ Math.imul(w2, 0xc2b2ae35) ^ Math.imul(w3, 0x27d4eb2f);
     hash = Math.imul(hash ^ (hash >>> 15), 0x2c1b3c6d);
-    return (hash ^ (hash >>> 13)) & this.#mask;
+    const words = this.#words;
+    for (let slot = (hash ^ (hash >>> 13)) & this.#mask; ; slot = (slot + 1) & this.#mask) {
+      if (this.#found[slot] === undefined) return slot;
+      const at = 4 * slot;
+      if (words[at + 3] === w3 && words[at + 2] === w2 && words[at + 1] === w1 && words[at] === w0) return slot;
+    }
   }
 
-  find(w0: number, w1: number, w2: number, w3: number): Entry | undefined {
-    const p0 = (w0 & this.#m0) >>> 0;
-    const p1 = (w1 & this.#m1) >>> 0;
-    const p2 = (w2 & this.#m2) >>> 0;
-    const p3 = (w3 & this.#m3) >>> 0;
-    for (let at = this.#hash(p0, p1, p2, p3); ; at = (at + 1) & this.#mask) {
-      const entry = this.#slots[at];
-      if (entry === undefined) return undefined;
-      const { address } = entry.prefix;
-      if (address.w3 === p3 && address.w2 === p2 && address.w1 === p1 && address.w0 === p0) return entry;
-    }
+  find(w0: number, w1: number, w2: number, w3: number): ProtocolTable | undefined {
+    const slot = this.#slotOf(w0 & this.#m0, w1 & this.#m1, w2 & this.#m2, w3 & this.#m3);
+    const found = this.#found[slot];
+    if (found === undefined || found instanceof ProtocolTable) return found;
+    const table = new ProtocolTable(Array.isArray(found) ? found : [found]);
+    this.#found[slot] = table;
+    return table;
   }
 }
 
 class AddressIndex {
-  readonly #levels: PrefixLevel[] = []; // longest first
+  readonly #levels: PrefixLevel[]; // longest first
 
-  constructor(rules: readonly { readonly to: Prefix; readonly ported: PortedRule }[]) {
-    const byBits = new Map<number, Map<string, Entry>>();
-    for (const { to, ported } of rules) {
-      let level = byBits.get(to.bits);
-      if (level === undefined) {
-        level = new Map();
-        byBits.set(to.bits, level);
-      }
-      const { w0, w1, w2, w3 } = to.address;
-      const key = `${w0},${w1},${w2},${w3}`;
-      const entry = level.get(key);
-      if (entry === undefined) level.set(key, { prefix: to, rules: [ported], table: undefined });
-      else entry.rules.push(ported);
-    }
-    for (const bits of [...byBits.keys()].sort((a, b) => b - a)) {
-      this.#levels.push(new PrefixLevel(bits, [...byBits.get(bits)!.values()]));
-    }
+  constructor(rules: readonly AddressRule[], action: "allow" | "deny") {
+    const counts = new Int32Array(129);
+    for (const rule of rules) if (rule.action === action) counts[rule.to.bits]!++;
+    const byBits = Array.from(counts, (count, bits) => (count === 0 ? undefined : new PrefixLevel(bits, count)));
+    for (const rule of rules) if (rule.action === action) byBits[rule.to.bits]!.add(rule);
+    this.#levels = byBits.filter((level) => level !== undefined).reverse();
   }
 
   find({ w0, w1, w2, w3, protocol, port, clockMs }: Opening): CompiledRule | undefined {
     const v4 = w0 === 0 && w1 === 0 && w2 === 0xffff;
-    for (const level of this.#levels) {
+    for (let i = 0; i < this.#levels.length; i++) {
+      const level = this.#levels[i]!;
       if (v4 && level.bits < V4_BITS_OFFSET) return undefined; // `::/0` says nothing about IPv4
-      const entry = level.find(w0, w1, w2, w3);
-      if (entry === undefined) continue;
-      entry.table ??= new ProtocolTable(entry.rules);
-      const rule = entry.table.find(protocol, port);
+      const rule = level.find(w0 | 0, w1 | 0, w2 | 0, w3 | 0)?.find(protocol, port);
       if (rule !== undefined && clockMs < rule.untilMs) return rule;
     }
     return undefined;
@@ -292,13 +331,14 @@ export function normalizeHost(name: string): string {
 }
 
 class HostIndex {
-  readonly #entries = new Map<string, { readonly rules: PortedRule[]; table: ProtocolTable | undefined }>();
+  readonly #entries = new Map<string, { readonly rules: HostRule[]; table: ProtocolTable | undefined }>();
 
-  constructor(rules: readonly { readonly pattern: string; readonly ported: PortedRule }[]) {
-    for (const { pattern, ported } of rules) {
-      const entry = this.#entries.get(pattern);
-      if (entry === undefined) this.#entries.set(pattern, { rules: [ported], table: undefined });
-      else entry.rules.push(ported);
+  constructor(rules: readonly HostRule[], action: "allow" | "deny") {
+    for (const rule of rules) {
+      if (rule.action !== action) continue;
+      const entry = this.#entries.get(rule.pattern);
+      if (entry === undefined) this.#entries.set(rule.pattern, { rules: [rule], table: undefined });
+      else entry.rules.push(rule);
     }
   }
 
@@ -327,19 +367,10 @@ export class SessionRules {
   readonly #denyHosts: HostIndex;
 
   constructor(addresses: readonly AddressRule[], hosts: readonly HostRule[]) {
-    const ported = (rule: AddressRule | HostRule): PortedRule => ({
-      compiled: compileRule(rule),
-      protocol: rule.protocol,
-      ports: rule.ports,
-    });
-    const of = (action: "allow" | "deny"): AddressIndex =>
-      new AddressIndex(addresses.filter((r) => r.action === action).map((r) => ({ to: r.to, ported: ported(r) })));
-    const ofHosts = (action: "allow" | "deny"): HostIndex =>
-      new HostIndex(hosts.filter((r) => r.action === action).map((r) => ({ pattern: r.pattern, ported: ported(r) })));
-    this.#allow = of("allow");
-    this.#deny = of("deny");
-    this.#allowHosts = ofHosts("allow");
-    this.#denyHosts = ofHosts("deny");
+    this.#allow = new AddressIndex(addresses, "allow");
+    this.#deny = new AddressIndex(addresses, "deny");
+    this.#allowHosts = new HostIndex(hosts, "allow");
+    this.#denyHosts = new HostIndex(hosts, "deny");
   }
 
   /** The grant that opens it, whatever `never` says. */
@@ -351,8 +382,10 @@ export class SessionRules {
   deny(opening: Opening): CompiledRule | undefined {
     const rule = this.#deny.find(opening);
     if (rule !== undefined) return rule;
+    const hiding = embeddedV4s(opening);
+    if (hiding.length === 0) return undefined;
     const { protocol, port, clockMs } = opening;
-    for (const v4 of embeddedV4s(opening)) {
+    for (const v4 of hiding) {
       const hidden = this.#deny.find(new Opening().set(v4, protocol, port, clockMs));
       if (hidden !== undefined) return hidden;
     }
@@ -385,35 +418,71 @@ export class SessionRules {
 
 const NO_RULES = new SessionRules([], []);
 
-/** One direction of a FilterState, by session. */
+/** Rules that list the same sessions; places in their own list, ascending. */
+interface Group {
+  readonly number: number;
+  readonly addresses: number[];
+  readonly hosts: number[];
+}
+
+/**
+ * One direction of a FilterState, by session. Rules of many sessions list the same ones, so the sessions of each such
+ * list are looked at once, and sessions in the same lists share what is made of them.
+ */
 export class RuleSet {
-  readonly #addresses = new Map<string, AddressRule[]>();
-  readonly #hosts = new Map<string, HostRule[]>();
-  readonly #bySession = new Map<string, SessionRules>();
+  readonly #addresses: readonly AddressRule[];
+  readonly #hosts: readonly HostRule[];
+  readonly #groups = new Map<string, Group>();
+  readonly #bySession = new Map<string, Group[]>();
+  readonly #made = new Map<string, SessionRules>(); // by the numbers of the groups
 
   constructor(addresses: readonly AddressRule[], hosts: readonly HostRule[]) {
-    spread(addresses, this.#addresses);
-    spread(hosts, this.#hosts);
+    this.#addresses = addresses;
+    this.#hosts = hosts;
+    this.#spread(addresses, "addresses");
+    this.#spread(hosts, "hosts");
   }
 
   of(session: string): SessionRules {
-    const known = this.#bySession.get(session);
+    const groups = this.#bySession.get(session);
+    if (groups === undefined) return NO_RULES; // nothing kept for a session nobody named
+    const key = groups.map(({ number }) => number).join();
+    const known = this.#made.get(key);
     if (known !== undefined) return known;
-    const addresses = this.#addresses.get(session);
-    const hosts = this.#hosts.get(session);
-    if (addresses === undefined && hosts === undefined) return NO_RULES; // nothing kept for a session nobody named
-    const rules = new SessionRules(addresses ?? [], hosts ?? []);
-    this.#bySession.set(session, rules);
+    const addresses = inOrder(groups.map((group) => group.addresses)).map((place) => this.#addresses[place]!);
+    const hosts = inOrder(groups.map((group) => group.hosts)).map((place) => this.#hosts[place]!);
+    const rules = new SessionRules(addresses, hosts);
+    this.#made.set(key, rules);
     return rules;
+  }
+
+  #spread(rules: readonly Rule[], kind: "addresses" | "hosts"): void {
+    let last: Group | undefined;
+    let lastSessions: readonly string[] | undefined;
+    for (let place = 0; place < rules.length; place++) {
+      const { sessions } = rules[place]!;
+      last = last !== undefined && sessions === lastSessions ? last : this.#group(sessions);
+      lastSessions = sessions;
+      last[kind].push(place);
+    }
+  }
+
+  #group(sessions: readonly string[]): Group {
+    const key = sessions.length === 1 ? sessions[0]! : sessions.join("\n");
+    const known = this.#groups.get(key);
+    if (known !== undefined) return known;
+    const group: Group = { number: this.#groups.size, addresses: [], hosts: [] };
+    this.#groups.set(key, group);
+    for (const session of sessions) {
+      const groups = this.#bySession.get(session);
+      if (groups === undefined) this.#bySession.set(session, [group]);
+      else if (groups.at(-1) !== group) groups.push(group);
+    }
+    return group;
   }
 }
 
-function spread<R extends { readonly sessions: readonly string[] }>(rules: readonly R[], into: Map<string, R[]>): void {
-  for (const rule of rules) {
-    for (const session of rule.sessions) {
-      const list = into.get(session);
-      if (list === undefined) into.set(session, [rule]);
-      else if (list.at(-1) !== rule) list.push(rule);
-    }
-  }
+/** In the order of the rules: of two that last equally long the first is named. */
+function inOrder(places: readonly (readonly number[])[]): readonly number[] {
+  return places.length === 1 ? places[0]! : places.flat().sort((a, b) => a - b);
 }

@@ -1,8 +1,9 @@
 // Which rule an opening finds, and what a gateway asks of the filter before it dials.
+import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { parseAddress } from "../../src/base/address.ts";
-import type { Verdict } from "../../src/filter/contract.ts";
-import { hostMatches } from "../../src/filter/rules.ts";
+import type { PortRange, Verdict } from "../../src/filter/contract.ts";
+import { type CompiledRule, hostMatches, PortTable, PortWalk } from "../../src/filter/rules.ts";
 import { TCP_SYN } from "../../src/wire/packet.ts";
 import { Bench, bench, HOST, LOCAL, packet, REMOTE, rule, state, tcp, WEB } from "./packets.ts";
 
@@ -145,5 +146,51 @@ describe("rules", () => {
     b.filter.setOwnLease(1_000);
     b.filter.apply(0, state(2, { ...rules, revoked: ["s_a"] }));
     expect(reasons(0)).toEqual(all("SESSION_REVOKED"));
+  });
+});
+
+test("a walk over a few rules and a table of their ports say the same", () => {
+  const port = fc.integer({ min: 0, max: 20 }).map((i) => (i > 15 ? 65_515 + i : i));
+  const range = fc.tuple(port, port).map(([a, b]): PortRange => [Math.min(a, b), Math.max(a, b)]);
+  const ported = fc.record({
+    compiled: fc.constantFrom(1, 2, Number.POSITIVE_INFINITY).map((untilMs) => ({ untilMs }) as CompiledRule),
+    protocol: fc.constant("tcp" as const),
+    ports: fc.array(range, { maxLength: 3 }),
+  });
+  fc.assert(
+    fc.property(fc.array(ported, { minLength: 1, maxLength: 6 }), (rules) => {
+      const [walk, table] = [new PortWalk(rules), new PortTable(rules)];
+      for (let at = 0; at <= 65_535; at += at === 17 ? 65_510 : 1) expect(walk.find(at)).toBe(table.find(at));
+    }),
+  );
+});
+
+describe("who a rule lists", () => {
+  const ids = (b: Bench, session: string): (string | undefined)[] =>
+    [1, 2, 3].map((port) => b.in(0, tcp(TCP_SYN, port), session).ruleId);
+  const of = (id: string, port: number, ...sessions: string[]): ReturnType<typeof rule> =>
+    rule(id, LOCAL, "tcp", { sessions, ports: [[port, port]] });
+
+  test("each session has the rules that list it, and only those, however the lists overlap", () => {
+    const b = new Bench();
+    for (const session of ["s_b", "s_c", "s_d"]) b.admit(session);
+    const shared = ["s_a", "s_b"];
+    b.filter.apply(
+      0,
+      state(1, { inbound: [of("one", 1, ...shared), of("two", 2, "s_b", "s_c", "s_b"), of("three", 3, ...shared)] }),
+    );
+    expect(ids(b, "s_a")).toEqual(["one", undefined, "three"]);
+    expect(ids(b, "s_b")).toEqual(["one", "two", "three"]);
+    expect(ids(b, "s_c")).toEqual([undefined, "two", undefined]);
+    expect(ids(b, "s_d")).toEqual([undefined, undefined, undefined]);
+  });
+
+  test("of rules that last equally long the first is named, also between lists of different sessions", () => {
+    const b = new Bench();
+    b.admit("s_b");
+    const inbound = [of("b", 1, "s_b"), of("all", 1, "s_a", "s_b"), of("b2", 2, "s_a", "s_b"), of("last", 2, "s_b")];
+    b.filter.apply(0, state(1, { inbound: [of("first", 3, "s_a", "s_b"), ...inbound, of("late", 3, "s_b")] }));
+    expect(ids(b, "s_b")).toEqual(["b", "b2", "first"]);
+    expect(ids(b, "s_a")).toEqual(["all", "b2", "first"]);
   });
 });
