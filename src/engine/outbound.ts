@@ -3,8 +3,9 @@
 // (wireguard/device.ts)
 //   → 6 best path (path/) → 7 socket.
 // The filter here is for fast, explained answers; the boundary that counts is the destination's.
-import { LEASE_SHOWN_WITHIN_MS } from "../base/limits.ts";
-import { buildIcmpProhibited, buildTcpReset } from "../wire/answer.ts";
+import { LEASE_SHOWN_WITHIN_MS, LOCAL_REPLIES_MAX, LOCAL_REPLIES_PER_SECOND_MAX } from "../base/limits.ts";
+import { TokenBucket } from "../base/token-bucket.ts";
+import { ANSWER_MAX_BYTES, buildIcmpProhibited, buildTcpReset, mayAnswer } from "../wire/answer.ts";
 import { decodePacket, PacketInfo, PROTOCOL_TCP, PROTOCOL_UDP } from "../wire/packet.ts";
 import type { EngineParts } from "./engine.ts";
 import type { EnginePeer } from "./engine-peer.ts";
@@ -13,6 +14,8 @@ import { PEER_LINK_PORT } from "./peer-link.ts";
 export class Outbound {
   readonly #parts: EngineParts;
   readonly #info = new PacketInfo();
+  readonly #answers = new TokenBucket(0, LOCAL_REPLIES_PER_SECOND_MAX, LOCAL_REPLIES_MAX);
+  readonly #answer = new Uint8Array(ANSWER_MAX_BYTES);
 
   constructor(parts: EngineParts) {
     this.#parts = parts;
@@ -34,7 +37,7 @@ export class Outbound {
     const peer = routes.peerFor(destination0 | 0, destination1 | 0, destination2 | 0, destination3 | 0); // 2
     if (peer === undefined) {
       counters.add("outbound-no-route");
-      this.#answer(buffer, offset);
+      this.#reply(nowMs, buffer, offset);
       return;
     }
     if (this.#parts.mode === "badge" && !this.#mayTrustLease(nowMs, peer)) return counters.add("outbound-no-lease");
@@ -42,10 +45,9 @@ export class Outbound {
     if (!verdict.allowed) {
       counters.add(`outbound-denied-${verdict.reason}`);
       const { denial } = this.#parts;
-      if (denial === undefined) return;
       this.#parts.denial = undefined;
-      this.#answer(buffer, offset);
-      this.#parts.sink.denied(denial);
+      this.#reply(nowMs, buffer, offset);
+      if (denial !== undefined) this.#parts.sink.denied(denial); // else one of many that were denied a moment ago
       return;
     }
     if (this.#parts.mode === "badge") peer.keepOpen(true);
@@ -77,12 +79,15 @@ export class Outbound {
     return !peer.tunnel.hasSession(nowMs) || nowMs < peer.sessionStartedMs + LEASE_SHOWN_WITHIN_MS;
   }
 
-  #answer(buffer: Uint8Array, offset: number): void {
+  /** To whoever sent it, so that it fails at once: rationed, since any local process can make us answer. */
+  #reply(nowMs: number, buffer: Uint8Array, offset: number): void {
     const { counters, localReplies } = this.#parts;
-    const reply = new Uint8Array(2048);
-    const build = this.#info.protocol === PROTOCOL_TCP ? buildTcpReset : buildIcmpProhibited;
-    const length = build(reply, 0, buffer, offset, this.#info);
+    const info = this.#info;
+    if (!mayAnswer(info)) return counters.add("outbound-denied-unanswered");
+    if (!this.#answers.take(nowMs)) return counters.add("outbound-reply-too-many");
+    const build = info.protocol === PROTOCOL_TCP ? buildTcpReset : buildIcmpProhibited;
+    const length = build(this.#answer, 0, buffer, offset, info);
     if (length === 0) counters.add("outbound-denied-unanswered");
-    else if (!localReplies.push(reply.subarray(0, length))) counters.add("outbound-reply-queue-full");
+    else if (!localReplies.push(this.#answer.slice(0, length))) counters.add("outbound-reply-queue-full");
   }
 }
