@@ -34,7 +34,7 @@ export const PROOF_ITEMS: readonly ProofItem[] = [
   { title: "mutants: each guard taken out", run: { command: ["node", "test/mutants/main.ts"] } },
   {
     title: "super-packets against their plain twins",
-    run: { files: ["test/wire/split.test.ts", "test/wire/merge.test.ts"] },
+    run: { files: ["test/wire/split-twin.test.ts", "test/wire/merge-twin.test.ts"] },
   },
   { title: "simulator, 10,000 seeds", run: { command: ["node", "test/sim/many-seeds.ts"] } },
   { title: "fuzz", run: { command: ["npm", "run", "fuzz", "--", "--long"] } },

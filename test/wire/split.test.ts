@@ -3,41 +3,14 @@ import { concatBytes } from "../../src/base/bytes.ts";
 import { SPLIT_PIECES_MAX } from "../../src/base/limits.ts";
 import { SeededRandom } from "../../src/base/random.ts";
 import { SPLIT_DROPS, type SplitDrop, Splitter } from "../../src/wire/split.ts";
-import { record, scale } from "../proof/form.ts";
 import { naiveChecksum, naivePseudoHeader, viewOf } from "./naive-headers.ts";
 import { splitNaively } from "./naive-split.ts";
-import { type Places, splitInMemory, splitLikeTwin } from "./split-in-memory.ts";
-import {
-  ECN,
-  hostileSuper,
-  randomBytesOf,
-  randomSuper,
-  type SuperFields,
-  superPacket,
-  TCP4,
-  TCP6,
-  vnetHeader,
-} from "./super-packets.ts";
-
-const RUNS = scale(Number(process.env["FC_RUNS"] ?? 2_000), 1_000_000) / 2;
+import { type Places, splitInMemory } from "./split-in-memory.ts";
+import { ECN, randomBytesOf, type SuperFields, superPacket, TCP4, TCP6, vnetHeader } from "./super-packets.ts";
 
 const placesOf = (random: SeededRandom): Places => ({ shift: random.below(8), gap: random.below(16) });
 const split = (input: Uint8Array, random: SeededRandom): Uint8Array[] | string =>
   splitInMemory(input, placesOf(random));
-
-describe("splitting a super-packet", () => {
-  it("gives what the naive splitter gives, for random super-packets", () => {
-    const random = new SeededRandom(1);
-    for (let run = 0; run < RUNS; run++) splitLikeTwin(randomSuper(random), placesOf(random));
-    record({ what: "super-packets split as the naive splitter does", count: RUNS });
-  }, 1_200_000);
-
-  it("gives what the naive splitter gives, or refuses as it does, for hostile ones", () => {
-    const random = new SeededRandom(2);
-    for (let run = 0; run < RUNS; run++) splitLikeTwin(hostileSuper(random), placesOf(random));
-    record({ what: "hostile super-packets split or refused as the naive splitter does", count: RUNS });
-  }, 1_200_000);
-});
 
 describe("the pieces", () => {
   const random = new SeededRandom(3);
