@@ -5,7 +5,7 @@ import { WirebadgeError } from "../base/errors.ts";
 import { PortableCrypto } from "../crypto/portable.ts";
 import type { Crypto } from "../crypto/provider.ts";
 import type { Arena } from "./ffi/arena.ts";
-import { createNativeCrypto } from "./native-crypto.ts";
+import { createNativeCrypto, type NativeCryptoOptions } from "./native-crypto.ts";
 
 export interface CryptoChoice {
   readonly crypto: Crypto;
@@ -19,7 +19,7 @@ export interface CryptoChoiceOptions {
   /** Where packets lie, so that they are sealed in place; an own small one when absent. */
   readonly arena?: Arena;
   /** Builds the native provider; another one in tests. */
-  readonly build?: (arena?: Arena) => Crypto;
+  readonly build?: (arena?: Arena, options?: NativeCryptoOptions) => Crypto;
 }
 
 const hex = (text: string): Uint8Array => fromHex(text)!;
@@ -82,14 +82,17 @@ function selfTestTransport(crypto: Crypto): string | undefined {
  */
 export function chooseCrypto(options: CryptoChoiceOptions = {}): CryptoChoice {
   const build = options.build ?? createNativeCrypto;
-  let reason: string;
-  try {
-    const crypto = build(options.arena);
-    const wrong = selfTest(crypto);
-    if (wrong === undefined) return { crypto, reason: undefined };
-    reason = `native crypto failed its self-test: ${wrong}`;
-  } catch (error) {
-    reason = `native crypto is not available: ${error instanceof Error ? error.message : String(error)}`;
+  let reason = "";
+  // A node binary may lack the functions below EVP, or have others by their names.
+  for (const evpOnly of [false, true]) {
+    try {
+      const crypto = build(options.arena, { evpOnly });
+      const wrong = selfTest(crypto);
+      if (wrong === undefined) return { crypto, reason: undefined };
+      reason = `native crypto failed its self-test: ${wrong}`;
+    } catch (error) {
+      reason = `native crypto is not available: ${error instanceof Error ? error.message : String(error)}`;
+    }
   }
   if (options.require === "native") {
     throw new WirebadgeError("NATIVE_UNAVAILABLE", reason, {

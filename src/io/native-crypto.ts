@@ -6,6 +6,7 @@ import { concatBytes, equalBytes, fromHex } from "../base/bytes.ts";
 import { NativeCrypto } from "../crypto/native.ts";
 import { KEY_BYTES, SIGNATURE_BYTES } from "../crypto/provider.ts";
 import { Arena } from "./ffi/arena.ts";
+import { CHACHA_POLY_ARENA_BYTES, ChaChaPoly } from "./ffi/chacha20-poly1305.ts";
 import { OPENSSL_ARENA_BYTES, OpenSslAead } from "./ffi/openssl.ts";
 import { OpenSslX25519 } from "./ffi/x25519.ts";
 
@@ -52,16 +53,28 @@ function rawPublicKey(privateKey: KeyObject): Uint8Array {
   return new Uint8Array(der.subarray(der.length - KEY_BYTES));
 }
 
+export interface NativeCryptoOptions {
+  /** Transport data by EVP alone, not by what OpenSSL builds it of. */
+  readonly evpOnly?: boolean;
+}
+
+/** What `createNativeCrypto` takes of its arena. */
+export const NATIVE_CRYPTO_ARENA_BYTES = OPENSSL_ARENA_BYTES + CHACHA_POLY_ARENA_BYTES;
+
 /** Throws when the FFI or its functions are missing. Packets in the given arena are sealed and opened in place. */
-export function createNativeCrypto(arena: Arena = new Arena(OPENSSL_ARENA_BYTES)): NativeCrypto {
+export function createNativeCrypto(
+  arena: Arena = new Arena(NATIVE_CRYPTO_ARENA_BYTES),
+  { evpOnly = false }: NativeCryptoOptions = {},
+): NativeCrypto {
   const aead = new OpenSslAead(arena);
+  const transport = evpOnly ? aead : new ChaChaPoly(arena);
   const x25519 = new OpenSslX25519(arena);
   const signPrivate = new KeyCache("pkcs8", ED25519_PRIVATE);
   const signPublic = new KeyCache("spki", ED25519_PUBLIC);
   return new NativeCrypto({
     publicKey: (privateKey) => x25519.publicKey(privateKey),
     dh: (privateKey, publicKey) => x25519.dh(privateKey, publicKey),
-    transportAead: (key) => aead.transportAead(key),
+    transportAead: (key) => transport.transportAead(key),
     sealWithNonce: (key, nonce, plaintext, aad) => aead.sealWithNonce(key, nonce, plaintext, aad),
     openWithNonce: (key, nonce, sealed, aad) => aead.openWithNonce(key, nonce, sealed, aad),
     signPublicKey: (seed) => rawPublicKey(signPrivate.get(seed)),

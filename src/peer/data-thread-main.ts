@@ -7,10 +7,10 @@ import { chooseCrypto } from "../io/crypto-choice.ts";
 import { Arena } from "../io/ffi/arena.ts";
 import { errnoName } from "../io/ffi/errno.ts";
 import { EventFd } from "../io/ffi/event-fd.ts";
-import { OPENSSL_ARENA_BYTES } from "../io/ffi/openssl.ts";
 import { Poller } from "../io/ffi/poller.ts";
 import { TUN_ARENA_BYTES, TunDevice } from "../io/ffi/tun-device.ts";
 import { UdpSocket, udpSocketArenaBytes } from "../io/ffi/udp-socket.ts";
+import { NATIVE_CRYPTO_ARENA_BYTES } from "../io/native-crypto.ts";
 import { osRandom } from "../io/os-random.ts";
 import type { DataThreadCommand, DataThreadEvent, DataThreadStart, DataThreadStatus } from "./data-thread-messages.ts";
 import { PacketLoop } from "./packet-loop.ts";
@@ -22,7 +22,7 @@ function main(start: DataThreadStart): void {
   const tell = (event: DataThreadEvent): void => port.postMessage(event);
   const stop = new Int32Array(start.stop);
   const arena = new Arena(
-    OPENSSL_ARENA_BYTES + POLLER_BYTES + PacketLoop.arenaBytes + TUN_ARENA_BYTES + 2 * udpSocketArenaBytes(),
+    NATIVE_CRYPTO_ARENA_BYTES + POLLER_BYTES + PacketLoop.arenaBytes + TUN_ARENA_BYTES + 2 * udpSocketArenaBytes(),
   );
   const { crypto, reason } = chooseCrypto({ arena, ...(start.requireNative ? { require: "native" } : {}) });
   const wake = EventFd.of(start.wakeFd);

@@ -7,4 +7,5 @@ import { createNativeCrypto } from "../../src/io/native-crypto.ts";
 export const PROVIDERS: readonly (readonly [name: string, crypto: Crypto])[] = [
   ["portable", new PortableCrypto()],
   ["native", createNativeCrypto()],
+  ["native, EVP alone", createNativeCrypto(undefined, { evpOnly: true })],
 ];

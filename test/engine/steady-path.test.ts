@@ -6,7 +6,7 @@ import { PortableCrypto } from "../../src/crypto/portable.ts";
 import type { Crypto } from "../../src/crypto/provider.ts";
 import { chooseCrypto } from "../../src/io/crypto-choice.ts";
 import { Arena } from "../../src/io/ffi/arena.ts";
-import { OPENSSL_ARENA_BYTES } from "../../src/io/ffi/openssl.ts";
+import { NATIVE_CRYPTO_ARENA_BYTES } from "../../src/io/native-crypto.ts";
 import { EnginePair } from "./engine-pair.ts";
 
 const PACKET_BYTES = 1_420;
@@ -64,7 +64,7 @@ describe("garbage of the steady packet path", () => {
   });
 
   test("the native cipher leaves two addresses for a seal and two for an open, no more", () => {
-    const arena = new Arena(OPENSSL_ARENA_BYTES + 4_096);
+    const arena = new Arena(NATIVE_CRYPTO_ARENA_BYTES + 4_096);
     const { crypto, reason } = chooseCrypto({ arena });
     if (reason !== undefined) return; // no FFI here: the portable cipher is no fast path
     const pair = new EnginePair({ crypto, memory: arena.allocate(4_096), mode: "badge" });

@@ -69,6 +69,41 @@ test("a required native provider that can't be had is an error with its code, no
   );
 });
 
+test("without the functions below EVP, or with others by their names, EVP itself is taken", () => {
+  const asked: boolean[] = [];
+  const build = (_arena?: Arena, { evpOnly = false } = {}): Crypto => {
+    asked.push(evpOnly);
+    if (evpOnly) return createNativeCrypto(undefined, { evpOnly });
+    if (asked.length === 1) throw new Error("no Poly1305_Init");
+    return broken({ transportAead: () => new PortableCrypto().transportAead(new Uint8Array(32)) })();
+  };
+  for (let i = 0; i < 2; i++)
+    expect(chooseCrypto({ build })).toMatchObject({ crypto: { name: "native" }, reason: undefined });
+  expect(asked).toEqual([false, true, false, true]);
+});
+
+test("what stands around a packet in the arena stays as it was, sealed or opened, whatever its length", () => {
+  const arena = new Arena(262_144);
+  const aead = createNativeCrypto(arena).transportAead(fromHex("c0ffee11".repeat(8))!);
+  const { bytes } = arena;
+  const at = arena.allocateAt(4_096) + 64;
+  for (const length of [0, 1, 15, 16, 17, 31, 32, 1_408, 1_420, 1_424]) {
+    bytes.fill(0xa5, at - 64, at + length + 128);
+    aead.seal(length, 1, bytes, at, length);
+    const around = [...bytes.subarray(at - 64, at), ...bytes.subarray(at + length + 16, at + length + 128)];
+    expect(
+      around.every((byte) => byte === 0xa5),
+      `sealed ${length}`,
+    ).toBe(true);
+    const sealed = bytes.slice(at - 64, at + length + 128);
+    expect(aead.open(length, 2, bytes, at, length + 16)).toBe(false);
+    expect(bytes.slice(at - 64, at + length + 128), `refused ${length}`).toEqual(sealed);
+    expect(aead.open(length, 1, bytes, at, length + 16)).toBe(true);
+    expect(bytes.subarray(at, at + length).every((byte) => byte === 0xa5)).toBe(true);
+    expect(bytes.slice(at + length, at + length + 128)).toEqual(sealed.slice(64 + length));
+  }
+});
+
 test("packets inside and outside the arena are sealed alike, and the native key leaves no copy in the arena", () => {
   const arena = new Arena(262_144);
   const crypto = createNativeCrypto(arena);

@@ -1,0 +1,211 @@
+// ChaCha20-Poly1305 (RFC 8439 §2.8) for transport data from the two functions that OpenSSL itself builds it of, which
+// the node binary exports: ChaCha20_ctr32 and Poly1305_*. On packets of an MTU they take half the time of EVP, whose
+// layers cost as much as the cipher. They are no public interface of OpenSSL, so that io/crypto-choice.ts tries them
+// against the portable provider and does without them where they are not there or not the same.
+import { assert } from "../../base/assert.ts";
+import { DATAGRAM_MAX_BYTES } from "../../base/limits.ts";
+import { KEY_BYTES, TAG_BYTES, type TransportAead } from "../../crypto/provider.ts";
+import type { Arena } from "./arena.ts";
+import { bindNative as bind, type NativeFunction } from "./koffi.ts";
+
+const BLOCK_BYTES = 64; // of ChaCha20
+const POLY_BLOCK_BYTES = 16;
+const POLY_CONTEXT_MAX_BYTES = 512; // 248 in OpenSSL 3.5
+const KEY_WORDS = KEY_BYTES / 4;
+
+/** As in openssl.ts: a field of this type holds the number's box, which goes to each call as it is. */
+type HeldAddress = number | undefined;
+
+interface Primitives {
+  /** out, in, bytes, key, block counter and nonce: four words. */
+  readonly chacha: NativeFunction;
+  readonly init: NativeFunction;
+  readonly update: NativeFunction;
+  readonly final: NativeFunction;
+}
+
+/** Throws when they are not there. */
+function loadPrimitives(): Primitives {
+  const at = "uintptr_t";
+  const size = Number(bind("Poly1305_ctx_size", "size_t")());
+  if (!(size > 0 && size <= POLY_CONTEXT_MAX_BYTES)) throw new Error(`a Poly1305 context of ${size} bytes`);
+  return {
+    chacha: bind("ChaCha20_ctr32", "void", at, at, "size_t", at, at),
+    init: bind("Poly1305_Init", "void", at, at),
+    update: bind("Poly1305_Update", "void", at, at, "size_t"),
+    final: bind("Poly1305_Final", "void", at, at),
+  };
+}
+
+/** What `ChaChaPoly` takes of its arena, rounded up. */
+export const CHACHA_POLY_ARENA_BYTES = 4_096 + DATAGRAM_MAX_BYTES;
+
+export class ChaChaPoly {
+  readonly #primitives: Primitives;
+  readonly #arena: Arena;
+  readonly #keyAt: number;
+  readonly #counterAt: number;
+  readonly #zerosAt: number;
+  readonly #polyKeyAt: number;
+  readonly #contextAt: number;
+  readonly #tagAt: number;
+  /** Packets that do not lie in the arena pass through here. */
+  readonly #packetAt: number;
+  /** What stood behind a packet, where its lengths go for a moment. */
+  readonly #behind = new Uint8Array(2 * POLY_BLOCK_BYTES);
+  #key: HeldAddress;
+  #counter: HeldAddress;
+  #zeros: HeldAddress;
+  #polyKey: HeldAddress;
+  #context: HeldAddress;
+  #tag: HeldAddress;
+
+  /** Throws when the functions are not there. Packets are sealed and opened in place where they lie in this arena. */
+  constructor(arena: Arena) {
+    this.#primitives = loadPrimitives();
+    this.#arena = arena;
+    this.#keyAt = arena.allocateAt(KEY_BYTES);
+    this.#counterAt = arena.allocateAt(16);
+    this.#zerosAt = arena.allocateAt(BLOCK_BYTES);
+    this.#polyKeyAt = arena.allocateAt(BLOCK_BYTES);
+    this.#contextAt = arena.allocateAt(POLY_CONTEXT_MAX_BYTES);
+    this.#tagAt = arena.allocateAt(TAG_BYTES);
+    this.#packetAt = arena.allocateAt(DATAGRAM_MAX_BYTES + 3 * POLY_BLOCK_BYTES);
+    this.#key = arena.baseAddress + this.#keyAt;
+    this.#counter = arena.baseAddress + this.#counterAt;
+    this.#zeros = arena.baseAddress + this.#zerosAt;
+    this.#polyKey = arena.baseAddress + this.#polyKeyAt;
+    this.#context = arena.baseAddress + this.#contextAt;
+    this.#tag = arena.baseAddress + this.#tagAt;
+  }
+
+  transportAead(key: Uint8Array): TransportAead {
+    return new ChaChaPolyTransport(this, key);
+  }
+
+  /** By the contract of TransportAead. */
+  seal(key: Uint32Array, low: number, high: number, buffer: Uint8Array, offset: number, length: number): void {
+    const { bytes } = this.#arena;
+    const at = this.#placeOf(buffer, offset, length);
+    this.#begin(key, low, high);
+    this.#crypt(at, length);
+    this.#authenticate(at, length);
+    this.#forget();
+    bytes.copyWithin(at + length, this.#tagAt, this.#tagAt + TAG_BYTES);
+    if (at === this.#packetAt) buffer.set(bytes.subarray(at, at + length + TAG_BYTES), offset);
+  }
+
+  /** By the contract of TransportAead. */
+  open(key: Uint32Array, low: number, high: number, buffer: Uint8Array, offset: number, length: number): boolean {
+    if (length < TAG_BYTES) return false;
+    const { bytes } = this.#arena;
+    const openedBytes = length - TAG_BYTES;
+    const at = this.#placeOf(buffer, offset, length);
+    this.#begin(key, low, high);
+    this.#authenticate(at, openedBytes);
+    const isTrue = this.#isTag(at + openedBytes);
+    if (isTrue) this.#crypt(at, openedBytes);
+    this.#forget();
+    if (isTrue && at === this.#packetAt) buffer.set(bytes.subarray(at, at + openedBytes), offset);
+    return isTrue;
+  }
+
+  /** Where it lies in the arena; what lies elsewhere is copied there first. */
+  #placeOf(buffer: Uint8Array, offset: number, length: number): number {
+    const { bytes } = this.#arena;
+    if (buffer === bytes) return offset; // without asking for its buffer, which is slow
+    if (this.#arena.holds(buffer)) return buffer.byteOffset + offset;
+    assert(length <= DATAGRAM_MAX_BYTES, "a packet fits the arena's scratch");
+    bytes.set(buffer.subarray(offset, offset + length), this.#packetAt);
+    return this.#packetAt;
+  }
+
+  /** After each packet: no key stays here. (Poly1305_Final wipes its context.) */
+  #forget(): void {
+    const { words } = this.#arena;
+    const keyWord = this.#keyAt >>> 2;
+    const polyWord = this.#polyKeyAt >>> 2;
+    for (let i = 0; i < KEY_WORDS; i++) words[keyWord + i] = 0;
+    for (let i = 0; i < BLOCK_BYTES / 4; i++) words[polyWord + i] = 0;
+  }
+
+  /** Key and nonce (RFC 8439 §2.8: 32 zero bits ‖ counter), then the one-time key of Poly1305 (§2.6). */
+  #begin(key: Uint32Array, low: number, high: number): void {
+    const { words } = this.#arena;
+    const keyWord = this.#keyAt >>> 2;
+    for (let i = 0; i < KEY_WORDS; i++) words[keyWord + i] = key[i]!;
+    const word = this.#counterAt >>> 2;
+    words[word] = 0;
+    words[word + 1] = 0;
+    words[word + 2] = low;
+    words[word + 3] = high;
+    this.#primitives.chacha(this.#polyKey!, this.#zeros!, BLOCK_BYTES, this.#key!, this.#counter!);
+    words[word] = 1;
+  }
+
+  #crypt(at: number, length: number): void {
+    if (length === 0) return;
+    const address = this.#arena.baseAddress + at;
+    this.#primitives.chacha(address, address, length, this.#key!, this.#counter!);
+  }
+
+  /**
+   * Over the ciphertext, zeros up to 16 bytes and both lengths (RFC 8439 §2.8.1, no additional data), into the scratch.
+   * Those stand behind the ciphertext for as long as it takes: one call for all, where a call costs as much as 200 bytes.
+   */
+  #authenticate(at: number, length: number): void {
+    const { bytes, baseAddress } = this.#arena;
+    const behind = this.#behind;
+    const end = at + length;
+    const lengths = at + ((length + POLY_BLOCK_BYTES - 1) & -POLY_BLOCK_BYTES);
+    const total = lengths + POLY_BLOCK_BYTES - end;
+    assert(end + total <= bytes.length, "there is room behind a packet for its lengths");
+    for (let i = 0; i < total; i++) {
+      behind[i] = bytes[end + i]!;
+      bytes[end + i] = 0;
+    }
+    bytes[lengths + 8] = length;
+    bytes[lengths + 9] = length >>> 8;
+    bytes[lengths + 10] = length >>> 16;
+    const { init, update, final } = this.#primitives;
+    init(this.#context!, this.#polyKey!);
+    update(this.#context!, baseAddress + at, end + total - at);
+    final(this.#context!, this.#tag!);
+    for (let i = 0; i < total; i++) bytes[end + i] = behind[i]!;
+  }
+
+  /** In the same time for every tag. */
+  #isTag(at: number): boolean {
+    const { bytes } = this.#arena;
+    let difference = 0;
+    for (let i = 0; i < TAG_BYTES; i++) difference |= bytes[this.#tagAt + i]! ^ bytes[at + i]!;
+    return difference === 0;
+  }
+}
+
+class ChaChaPolyTransport implements TransportAead {
+  readonly #shared: ChaChaPoly;
+  readonly #key = new Uint32Array(KEY_WORDS);
+  #destroyed = false;
+
+  constructor(shared: ChaChaPoly, key: Uint8Array) {
+    assert(key.length === KEY_BYTES, "a key of 32 bytes");
+    this.#shared = shared;
+    new Uint8Array(this.#key.buffer).set(key);
+  }
+
+  seal(counterLow: number, counterHigh: number, buffer: Uint8Array, offset: number, length: number): void {
+    assert(!this.#destroyed, "no use of a destroyed key");
+    this.#shared.seal(this.#key, counterLow, counterHigh, buffer, offset, length);
+  }
+
+  open(counterLow: number, counterHigh: number, buffer: Uint8Array, offset: number, length: number): boolean {
+    assert(!this.#destroyed, "no use of a destroyed key");
+    return this.#shared.open(this.#key, counterLow, counterHigh, buffer, offset, length);
+  }
+
+  destroy(): void {
+    this.#destroyed = true;
+    this.#key.fill(0);
+  }
+}
