@@ -108,7 +108,7 @@ export class PacketLoop {
     this.#parts = parts;
     this.#bytes = parts.bytes;
     this.#nowMs = parts.clock.nowMs();
-    this.#readAt = parts.allocateAt(SUPER_PACKET_BYTES + ROOM_BYTES);
+    this.#readAt = parts.allocateAt(SUPER_PACKET_BYTES + ROOM_BYTES) + 2; // its packet at a multiple of four
     this.#sendStart = parts.allocateAt(SEND_BYTES + ROOM_BYTES);
     this.#sideOutStart = parts.allocateAt(SIDE_BYTES + ROOM_BYTES);
     this.#sideInStart = parts.allocateAt(SIDE_BYTES + ROOM_BYTES);
