@@ -47,6 +47,7 @@ export class ChaChaPoly {
   readonly #counterAt: number;
   readonly #zerosAt: number;
   readonly #polyKeyAt: number;
+  readonly #beforeAt: number;
   readonly #contextAt: number;
   readonly #tagAt: number;
   /** Packets that do not lie in the arena pass through here. */
@@ -68,9 +69,10 @@ export class ChaChaPoly {
     this.#counterAt = arena.allocateAt(16);
     this.#zerosAt = arena.allocateAt(BLOCK_BYTES);
     this.#polyKeyAt = arena.allocateAt(BLOCK_BYTES);
+    this.#beforeAt = arena.allocateAt(BLOCK_BYTES);
     this.#contextAt = arena.allocateAt(POLY_CONTEXT_MAX_BYTES);
     this.#tagAt = arena.allocateAt(TAG_BYTES);
-    this.#packetAt = arena.allocateAt(DATAGRAM_MAX_BYTES + 3 * POLY_BLOCK_BYTES);
+    this.#packetAt = arena.allocateAt(BLOCK_BYTES + DATAGRAM_MAX_BYTES + 3 * POLY_BLOCK_BYTES) + BLOCK_BYTES;
     this.#key = arena.baseAddress + this.#keyAt;
     this.#counter = arena.baseAddress + this.#counterAt;
     this.#zeros = arena.baseAddress + this.#zerosAt;
@@ -87,10 +89,16 @@ export class ChaChaPoly {
   seal(key: Uint32Array, low: number, high: number, buffer: Uint8Array, offset: number, length: number): void {
     const { bytes } = this.#arena;
     const at = this.#placeOf(buffer, offset, length);
-    this.#begin(key, low, high);
-    this.#crypt(at, length);
-    this.#authenticate(at, length);
+    this.#setKeyAndNonce(key, low, high);
+    // The key stream's first block is the key of Poly1305 (RFC 8439 §2.6): 64 zeros before the packet, which stand
+    // there for as long as it takes, make one call of two.
+    const before = at - BLOCK_BYTES;
+    bytes.copyWithin(this.#beforeAt, before, at);
+    bytes.fill(0, before, at);
+    this.#crypt(before, BLOCK_BYTES + length);
+    this.#authenticate(at, length, this.#arena.baseAddress + before);
     this.#forget();
+    bytes.copyWithin(before, this.#beforeAt, this.#beforeAt + BLOCK_BYTES);
     bytes.copyWithin(at + length, this.#tagAt, this.#tagAt + TAG_BYTES);
     if (at === this.#packetAt) buffer.set(bytes.subarray(at, at + length + TAG_BYTES), offset);
   }
@@ -101,8 +109,10 @@ export class ChaChaPoly {
     const { bytes } = this.#arena;
     const openedBytes = length - TAG_BYTES;
     const at = this.#placeOf(buffer, offset, length);
-    this.#begin(key, low, high);
-    this.#authenticate(at, openedBytes);
+    this.#setKeyAndNonce(key, low, high);
+    this.#primitives.chacha(this.#polyKey!, this.#zeros!, BLOCK_BYTES, this.#key!, this.#counter!);
+    this.#arena.words[this.#counterAt >>> 2] = 1;
+    this.#authenticate(at, openedBytes, this.#polyKey!);
     const isTrue = this.#isTag(at + openedBytes);
     if (isTrue) this.#crypt(at, openedBytes);
     this.#forget();
@@ -110,11 +120,12 @@ export class ChaChaPoly {
     return isTrue;
   }
 
-  /** Where it lies in the arena; what lies elsewhere is copied there first. */
+  /** Where it lies in the arena; what lies elsewhere, or at its very beginning, is copied there first. */
   #placeOf(buffer: Uint8Array, offset: number, length: number): number {
     const { bytes } = this.#arena;
-    if (buffer === bytes) return offset; // without asking for its buffer, which is slow
-    if (this.#arena.holds(buffer)) return buffer.byteOffset + offset;
+    // without asking for its buffer, which is slow
+    const at = buffer === bytes ? offset : this.#arena.holds(buffer) ? buffer.byteOffset + offset : 0;
+    if (at >= BLOCK_BYTES) return at;
     assert(length <= DATAGRAM_MAX_BYTES, "a packet fits the arena's scratch");
     bytes.set(buffer.subarray(offset, offset + length), this.#packetAt);
     return this.#packetAt;
@@ -129,8 +140,8 @@ export class ChaChaPoly {
     for (let i = 0; i < BLOCK_BYTES / 4; i++) words[polyWord + i] = 0;
   }
 
-  /** Key and nonce (RFC 8439 §2.8: 32 zero bits ‖ counter), then the one-time key of Poly1305 (§2.6). */
-  #begin(key: Uint32Array, low: number, high: number): void {
+  /** RFC 8439 §2.8: the nonce is 32 zero bits ‖ counter; before it the number of the first block. */
+  #setKeyAndNonce(key: Uint32Array, low: number, high: number): void {
     const { words } = this.#arena;
     const keyWord = this.#keyAt >>> 2;
     for (let i = 0; i < KEY_WORDS; i++) words[keyWord + i] = key[i]!;
@@ -139,8 +150,6 @@ export class ChaChaPoly {
     words[word + 1] = 0;
     words[word + 2] = low;
     words[word + 3] = high;
-    this.#primitives.chacha(this.#polyKey!, this.#zeros!, BLOCK_BYTES, this.#key!, this.#counter!);
-    words[word] = 1;
   }
 
   #crypt(at: number, length: number): void {
@@ -151,9 +160,9 @@ export class ChaChaPoly {
 
   /**
    * Over the ciphertext, zeros up to 16 bytes and both lengths (RFC 8439 §2.8.1, no additional data), into the scratch.
-   * Those stand behind the ciphertext for as long as it takes: one call for all, where a call costs as much as 200 bytes.
+   * Those stand behind the ciphertext for as long as it takes: one call for all, where each costs as much as 200 bytes.
    */
-  #authenticate(at: number, length: number): void {
+  #authenticate(at: number, length: number, polyKey: number): void {
     const { bytes, baseAddress } = this.#arena;
     const behind = this.#behind;
     const end = at + length;
@@ -168,7 +177,7 @@ export class ChaChaPoly {
     bytes[lengths + 9] = length >>> 8;
     bytes[lengths + 10] = length >>> 16;
     const { init, update, final } = this.#primitives;
-    init(this.#context!, this.#polyKey!);
+    init(this.#context!, polyKey);
     update(this.#context!, baseAddress + at, end + total - at);
     final(this.#context!, this.#tag!);
     for (let i = 0; i < total; i++) bytes[end + i] = behind[i]!;
