@@ -12,6 +12,7 @@ import { TUN_ARENA_BYTES, TunDevice } from "../io/ffi/tun-device.ts";
 import { UdpSocket, udpSocketArenaBytes } from "../io/ffi/udp-socket.ts";
 import { NATIVE_CRYPTO_ARENA_BYTES } from "../io/native-crypto.ts";
 import { osRandom } from "../io/os-random.ts";
+import { createSimdSums } from "../io/simd-sums.ts";
 import type { DataThreadCommand, DataThreadEvent, DataThreadStart, DataThreadStatus } from "./data-thread-messages.ts";
 import { PacketLoop } from "./packet-loop.ts";
 
@@ -34,6 +35,7 @@ function main(start: DataThreadStart): void {
   const loop = new PacketLoop({
     bytes: arena.bytes,
     allocateAt: (sizeBytes) => arena.allocateAt(sizeBytes),
+    sums: createSimdSums(arena.memory, arena.bytes),
     tun,
     v4,
     v6,

@@ -12,6 +12,7 @@ import type { Clock } from "../io/clock.ts";
 import { type DatagramSocket, type PacketDevice, VNET_HEADER_BYTES } from "../io/data-plane.ts";
 import { Merger } from "../wire/merge.ts";
 import { type SplitDrop, Splitter } from "../wire/split.ts";
+import type { Sums } from "../wire/sums.ts";
 import { DATA_HEADER_BYTES } from "../wire/wireguard.ts";
 
 /** What it waits on, in this order: wake-up, TUN, IPv4, IPv6. */
@@ -25,6 +26,8 @@ export interface PacketLoopParts {
   readonly bytes: Uint8Array;
   /** Gives room in it, by offset. */
   readonly allocateAt: (sizeBytes: number) => number;
+  /** What payloads are summed by; plain TypeScript when absent. */
+  readonly sums?: Sums | undefined;
   readonly tun: PacketDevice;
   readonly v4: DatagramSocket | undefined;
   readonly v6: DatagramSocket | undefined;
@@ -82,7 +85,7 @@ export class PacketLoop {
     noFamily: 0,
   };
   readonly #parts: PacketLoopParts;
-  readonly #splitter = new Splitter();
+  readonly #splitter: Splitter;
   readonly #merger: Merger;
   readonly #bytes: Uint8Array;
   readonly #readAt: number;
@@ -115,10 +118,10 @@ export class PacketLoop {
     this.#sendAt = this.#sendStart;
     this.#sideOutAt = this.#sideOutStart;
     this.#sideInAt = this.#sideInStart;
-    this.#merger = new Merger(parts.bytes, {
-      uso: parts.tun.offloads.uso,
-      write: (offsets, lengths, count) => this.#write(offsets, lengths, count),
-    });
+    this.#splitter = new Splitter(parts.sums);
+    const write = (offsets: Int32Array, lengths: Int32Array, count: number): void =>
+      this.#write(offsets, lengths, count);
+    this.#merger = new Merger(parts.bytes, { uso: parts.tun.offloads.uso, write }, parts.sums);
   }
 
   /** What the loop takes of the arena. */

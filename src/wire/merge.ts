@@ -12,6 +12,7 @@ import { checksumOf, foldChecksum, sumBytes } from "./checksum.ts";
 import { IPV4_DONT_FRAGMENT, IPV4_HEADER_BYTES } from "./ipv4.ts";
 import { IPV6_HEADER_BYTES } from "./ipv6.ts";
 import { PROTOCOL_TCP, PROTOCOL_UDP, TCP_ACK, TCP_PSH } from "./packet.ts";
+import { plainSums, type Sums } from "./sums.ts";
 import { TCP_CHECKSUM_AT, TCP_HEADER_BYTES } from "./tcp.ts";
 import { UDP_CHECKSUM_AT, UDP_HEADER_BYTES } from "./udp.ts";
 import {
@@ -47,6 +48,7 @@ const IDS_FIXED = 1; // only with DF, whose ids mean nothing (RFC 6864 §4.1)
 export class Merger {
   readonly #bytes: Uint8Array;
   readonly #output: MergedOutput;
+  readonly #sums: Sums;
   readonly #offsets = new Int32Array(MERGE_VECTORS_MAX);
   readonly #lengths = new Int32Array(MERGE_VECTORS_MAX);
 
@@ -77,9 +79,10 @@ export class Merger {
   #isFound = false;
 
   /** `bytes` hold every packet that is added. */
-  constructor(bytes: Uint8Array, output: MergedOutput) {
+  constructor(bytes: Uint8Array, output: MergedOutput, sums: Sums = plainSums) {
     this.#bytes = bytes;
     this.#output = output;
+    this.#sums = sums;
   }
 
   /** Whole IP packet, with at least 10 bytes before it that are free to write; both stay as they are until flush(). */
@@ -294,10 +297,11 @@ export class Merger {
 
   /** Both checksums: IPv4's own would be made anew as well. Addresses, ports and the rest lie in one row. */
   #isChecksumRight(at: number, length: number): boolean {
-    if (this.#isIpv4 && checksumOf(this.#bytes, at, IPV4_HEADER_BYTES) !== 0) return false;
+    const bytes = this.#bytes;
+    if (this.#isIpv4 && foldChecksum(this.#sums.sum(bytes, at, IPV4_HEADER_BYTES, 0)) !== 0) return false;
     const addressesAt = this.#isIpv4 ? 12 : 8;
     const pseudo = this.#protocol + length - this.#ipBytes;
-    return foldChecksum(sumBytes(this.#bytes, at + addressesAt, length - addressesAt, pseudo)) === 0;
+    return foldChecksum(this.#sums.sum(bytes, at + addressesAt, length - addressesAt, pseudo)) === 0;
   }
 
   // --- Writing -----

@@ -9,6 +9,7 @@ import { SPLIT_PIECES_MAX } from "../base/limits.ts";
 import { foldChecksum, sumBytes } from "./checksum.ts";
 import { IPV6_HEADER_BYTES } from "./ipv6.ts";
 import { PROTOCOL_TCP, PROTOCOL_UDP, TCP_FIN, TCP_PSH } from "./packet.ts";
+import { plainSums, type Sums } from "./sums.ts";
 import { TCP_CHECKSUM_AT, TCP_HEADER_BYTES } from "./tcp.ts";
 import { transportPlace } from "./transport-place.ts";
 import { foldUdpChecksum, UDP_CHECKSUM_AT, UDP_HEADER_BYTES } from "./udp.ts";
@@ -50,6 +51,7 @@ const TCP_OFFSET_AND_FLAGS_AT = 12;
 const NO_CHECKSUM = -1;
 
 export class Splitter {
+  readonly #sums: Sums;
   #bytes: Uint8Array = new Uint8Array(0);
   #pieces = 0;
   /** Of the packet, behind the vnet header. */
@@ -72,6 +74,10 @@ export class Splitter {
   /** Of a whole packet whose checksum is to be completed: from where to where. */
   #checksumFrom = NO_CHECKSUM;
   #checksumAt = 0;
+
+  constructor(sums: Sums = plainSums) {
+    this.#sums = sums;
+  }
 
   /**
    * Reads the vnet header at `at` and the packet behind it, `length` bytes together; undefined when it can be split,
@@ -134,10 +140,11 @@ export class Splitter {
   /** The field holds the pseudo-header's sum: it counts too. 0 is written as ffff in any protocol, as Linux does. */
   #writeWhole(to: number, packetBytes: number): void {
     const bytes = this.#bytes;
-    bytes.copyWithin(to, this.#at, this.#at + packetBytes);
     const from = this.#checksumFrom;
+    bytes.copyWithin(to, this.#at, this.#at + (from === NO_CHECKSUM ? packetBytes : from));
     if (from === NO_CHECKSUM) return;
-    writeU16(bytes, to + this.#checksumAt, foldUdpChecksum(sumBytes(bytes, to + from, packetBytes - from, 0)));
+    const sum = this.#sums.copySum(bytes, this.#at + from, to + from, packetBytes - from, 0);
+    writeU16(bytes, to + this.#checksumAt, foldUdpChecksum(sum));
   }
 
   // --- A super-packet -----
@@ -215,7 +222,7 @@ export class Splitter {
     const from = this.#at + headerBytes + i * this.#stepBytes;
     const payloadBytes = pieceBytes - headerBytes;
     bytes.copyWithin(to, this.#at, this.#at + headerBytes);
-    bytes.copyWithin(to + headerBytes, from, from + payloadBytes);
+    const payloadSum = this.#sums.copySum(bytes, from, to + headerBytes, payloadBytes, 0);
     if (this.#isIpv4) {
       const id = (this.#ipId + i) & 0xffff;
       writeU16(bytes, to + 2, pieceBytes);
@@ -232,12 +239,11 @@ export class Splitter {
       writeU32(bytes, transportAt + 4, sequence);
       writeU16(bytes, transportAt + TCP_OFFSET_AND_FLAGS_AT, offsetAndFlags);
       const own = this.#transportSum + transportBytes + (sequence >>> 16) + (sequence & 0xffff) + offsetAndFlags;
-      const sum = sumBytes(bytes, to + headerBytes, payloadBytes, own);
-      writeU16(bytes, transportAt + TCP_CHECKSUM_AT, foldChecksum(sum));
+      writeU16(bytes, transportAt + TCP_CHECKSUM_AT, foldChecksum(own + payloadSum));
     } else {
       writeU16(bytes, transportAt + 4, transportBytes);
-      const sum = sumBytes(bytes, to + headerBytes, payloadBytes, this.#transportSum + 2 * transportBytes);
-      writeU16(bytes, transportAt + UDP_CHECKSUM_AT, foldUdpChecksum(sum));
+      const own = this.#transportSum + 2 * transportBytes;
+      writeU16(bytes, transportAt + UDP_CHECKSUM_AT, foldUdpChecksum(own + payloadSum));
     }
   }
 

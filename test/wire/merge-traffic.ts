@@ -4,6 +4,7 @@ import { concatBytes } from "../../src/base/bytes.ts";
 import type { SeededRandom } from "../../src/base/random.ts";
 import { Merger } from "../../src/wire/merge.ts";
 import { must, same } from "../fuzz/target.ts";
+import { type MemoryAndSums, plainMemory, simdMemory } from "./both-sums.ts";
 import { naiveChecksum, readNaiveHeaders, viewOf } from "./naive-headers.ts";
 import { flowOf } from "./naive-merge.ts";
 import { splitNaively } from "./naive-split.ts";
@@ -12,18 +13,34 @@ import { randomBytesOf, superPacket } from "./super-packets.ts";
 
 const ROOM_BYTES = 16;
 
-/** What the merger writes for these packets; throws when it writes anywhere but into heads and the room before them. */
+/**
+ * What the merger writes for these packets, whatever sums; throws when it writes anywhere but into heads and the room
+ * before them.
+ */
 export function mergeInMemory(packets: readonly Uint8Array[], uso = true, guard = 0x00, shift = 0): Uint8Array[] {
+  const writes = mergeAmid(packets, (size) => plainMemory(size, guard), uso, shift);
+  const again = mergeAmid(packets, (size) => simdMemory(size, guard ^ 0xff), uso, shift + 1);
+  must(
+    writes.length === again.length && writes.every((write, i) => same(write, again[i]!)),
+    "the sums made a difference",
+  );
+  return writes;
+}
+
+function mergeAmid(
+  packets: readonly Uint8Array[],
+  memoryOf: (size: number) => MemoryAndSums,
+  uso: boolean,
+  shift: number,
+): Uint8Array[] {
   const total = packets.reduce((sum, packet) => sum + packet.length + ROOM_BYTES, 0);
-  const memory = new Uint8Array(shift + total + ROOM_BYTES).fill(guard);
+  const { memory, sums } = memoryOf(shift + total + ROOM_BYTES);
   const writes: Uint8Array[] = [];
-  const merger = new Merger(memory, {
-    uso,
-    write: (offsets, lengths, count) => {
-      const parts = Array.from({ length: count }, (_, i) => memory.slice(offsets[i], offsets[i]! + lengths[i]!));
-      writes.push(concatBytes(...parts));
-    },
-  });
+  const write = (offsets: Int32Array, lengths: Int32Array, count: number): void => {
+    const parts = Array.from({ length: count }, (_, i) => memory.slice(offsets[i], offsets[i]! + lengths[i]!));
+    writes.push(concatBytes(...parts));
+  };
+  const merger = new Merger(memory, { uso, write }, sums);
   const places: number[] = [];
   let at = shift + ROOM_BYTES;
   for (const packet of packets) {

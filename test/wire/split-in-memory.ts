@@ -1,6 +1,8 @@
-// A run of the splitter amid other bytes: of what lies around the packet nothing may matter and nothing may change.
+// A run of the splitter amid other bytes: of what lies around the packet nothing may matter and nothing may change, nor
+// may it matter what sums.
 import { Splitter } from "../../src/wire/split.ts";
 import { must, same } from "../fuzz/target.ts";
+import { type MemoryAndSums, plainMemory, simdMemory } from "./both-sums.ts";
 import { splitNaively } from "./naive-split.ts";
 
 const GUARD_BYTES = 64;
@@ -13,17 +15,22 @@ export interface Places {
 
 /** The pieces, or why there are none. */
 export function splitInMemory(input: Uint8Array, { shift, gap }: Places): Uint8Array[] | string {
-  const result = splitAmid(input, 0x00, shift, gap);
-  const again = splitAmid(input, 0xff, shift + 1, gap);
-  must(areSame(result, again), "what lies around the packet made a difference");
+  const result = splitAmid(input, (size) => plainMemory(size, 0x00), shift, gap);
+  const again = splitAmid(input, (size) => simdMemory(size, 0xff), shift + 1, gap);
+  must(areSame(result, again), "what lies around the packet, or what sums, made a difference");
   return result;
 }
 
-function splitAmid(input: Uint8Array, guard: number, shift: number, gap: number): Uint8Array[] | string {
-  const splitter = new Splitter();
+function splitAmid(
+  input: Uint8Array,
+  memoryOf: (size: number) => MemoryAndSums,
+  shift: number,
+  gap: number,
+): Uint8Array[] | string {
   const from = GUARD_BYTES + shift;
   const room = from + input.length + GUARD_BYTES;
-  const memory = new Uint8Array(room + 2 * input.length + 6_000 + GUARD_BYTES).fill(guard);
+  const { memory, sums } = memoryOf(room + 2 * input.length + 6_000 + GUARD_BYTES);
+  const splitter = new Splitter(sums);
   memory.set(input, from);
   const expected = memory.slice();
   const drop = splitter.begin(memory, from, input.length);

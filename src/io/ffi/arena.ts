@@ -2,17 +2,15 @@
 // that this object keeps alive. An address of an ordinary array is good for nothing: the engine may free or move it
 // after the call that took it.
 import { assert } from "../../base/assert.ts";
+import { type WasmMemory, webAssembly } from "../web-assembly.ts";
 import { koffi } from "./koffi.ts";
-
-// Of the engine itself, not of the DOM whose types this project leaves out.
-declare const WebAssembly: {
-  readonly Memory: new (limits: { initial: number; maximum: number }) => { readonly buffer: ArrayBuffer };
-};
 
 const PAGE_BYTES = 65_536;
 const ALIGNMENT_BYTES = 64;
 
 export class Arena {
+  /** For a module that works on the arena's bytes. */
+  readonly memory: WasmMemory;
   readonly buffer: ArrayBuffer;
   /** The whole arena: packets are named by their offset into it, so that none needs a view of its own. */
   readonly bytes: Uint8Array;
@@ -25,7 +23,8 @@ export class Arena {
 
   constructor(sizeBytes: number) {
     const pages = Math.ceil(sizeBytes / PAGE_BYTES);
-    this.buffer = new WebAssembly.Memory({ initial: pages, maximum: pages }).buffer;
+    this.memory = new webAssembly.Memory({ initial: pages, maximum: pages });
+    this.buffer = this.memory.buffer;
     this.bytes = new Uint8Array(this.buffer);
     this.words = new Uint32Array(this.buffer);
     this.baseAddress = Number(koffi().address(this.bytes));
