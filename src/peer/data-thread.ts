@@ -1,6 +1,7 @@
 // The main thread's side of the data thread: starts it, tells it what to be, starts it again when it fails, and wakes
 // it on every way out of the process: `process.exit` and an uncaught error would wait for a thread that sleeps in
 // poll(2).
+import { extname } from "node:path";
 import { MessageChannel, type MessagePort, Worker } from "node:worker_threads";
 import type { Logger } from "pino";
 import { WirebadgeError } from "../base/errors.ts";
@@ -14,6 +15,9 @@ import type {
   DataThreadStatus,
   RefusedPeer,
 } from "./data-thread-messages.ts";
+
+/** From the sources, or from a package's compiled ones: tsc leaves such names as they are. */
+const MAIN = new URL(`data-thread-main${extname(import.meta.url)}`, import.meta.url);
 
 export interface DataThreadOptions
   extends Pick<DataThreadStart, "tun" | "udp" | "keyPair" | "mode" | "mtuBytes" | "requireNative"> {
@@ -117,7 +121,7 @@ export class DataThread {
       requireNative,
       lastTimestamp: this.#lastStatus?.lastTimestamp,
     };
-    const worker = new Worker(new URL("data-thread-main.ts", import.meta.url), {
+    const worker = new Worker(MAIN, {
       workerData: start,
       transferList: [port2],
       name: "wirebadge-data",
@@ -126,15 +130,19 @@ export class DataThread {
     this.#port = port1;
     const started = Promise.withResolvers<void>();
     let failure: Error | undefined;
-    port1.on("message", (event: DataThreadEvent) => this.#onEvent(event, started.resolve));
+    let hasStarted = false;
+    port1.on("message", (event: DataThreadEvent) => {
+      hasStarted ||= event.kind === "started";
+      this.#onEvent(event, started.resolve);
+    });
     worker.once("error", (error) => {
       failure = error;
     });
     worker.once("exit", () => {
       port1.close();
       this.#worker = undefined;
-      started.reject(failure ?? new WirebadgeError("INTERNAL", "the data thread ended before it had started"));
-      this.#onGone(failure);
+      if (hasStarted) this.#onGone(failure);
+      else started.reject(failure ?? new WirebadgeError("INTERNAL", "the data thread ended before it had started"));
     });
     await started.promise;
     if (this.#state !== undefined) await this.apply(this.#state);
@@ -175,7 +183,7 @@ export class DataThread {
     this.#restartsMs.push(nowMs);
     this.#options.logger.error({ event: "data-thread-restart", err: error }, "the data thread failed and starts again");
     this.#spawn().catch((cause: unknown) => {
-      if (!this.#stopping && this.#worker !== undefined) this.#ended.resolve(cause as Error);
+      if (!this.#stopping && this.#worker === undefined) this.#ended.resolve(cause as Error);
     });
   }
 
