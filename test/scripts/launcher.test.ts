@@ -145,6 +145,19 @@ describe("the launcher on a Node that is new enough", () => {
     expect(JSON.parse((await outcome(start([], { version }))).out).file).toEqual(["src", "cli", "main.ts"]);
   });
 
+  it("gives peers a small young generation, and no other command", async () => {
+    write("src/cli/main.ts", "console.log(JSON.stringify({ pid: process.pid, flags: process.execArgv.slice(2) }));");
+    for (const [command, flags] of [
+      ["up", ["--max-semi-space-size=1"]],
+      ["wg", ["--max-semi-space-size=1"]],
+      ["status", []],
+    ] as const) {
+      const child = start([command], { version });
+      const said = JSON.parse((await outcome(child)).out) as { pid: number; flags: string[] };
+      expect(said, command).toEqual({ pid: child.pid, flags });
+    }
+  });
+
   it("says that packages are missing before npm ci, and hides no other error", async () => {
     write("src/cli/main.ts", 'import "commander-that-is-not-there";');
     expect(await outcome(start([], { version }))).toMatchObject({ code: 2, err: expect.stringContaining("npm ci") });
