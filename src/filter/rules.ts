@@ -382,10 +382,8 @@ export class SessionRules {
   deny(opening: Opening): CompiledRule | undefined {
     const rule = this.#deny.find(opening);
     if (rule !== undefined) return rule;
-    const hiding = embeddedV4s(opening);
-    if (hiding.length === 0) return undefined;
     const { protocol, port, clockMs } = opening;
-    for (const v4 of hiding) {
+    for (const v4 of embeddedV4s(opening)) {
       const hidden = this.#deny.find(new Opening().set(v4, protocol, port, clockMs));
       if (hidden !== undefined) return hidden;
     }

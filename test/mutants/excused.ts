@@ -54,6 +54,12 @@ export const EXCUSED: readonly Excuse[] = [
     reason: "speed: judging the flow again under the same state gives the same rule",
   },
   {
+    file: "src/filter/filter.ts",
+    inside: "#judgeKey",
+    text: "fresh !== undefined && this.#clockMs < fresh.untilMs && !isTcpOpening(info)",
+    reason: "speed: what follows says the same of it",
+  },
+  {
     file: "src/filter/flow-table.ts",
     inside: "touch",
     text: "state === before",
@@ -79,9 +85,9 @@ export const EXCUSED: readonly Excuse[] = [
   },
   {
     file: "src/filter/rules.ts",
-    inside: "of",
-    text: "addresses === undefined && hosts === undefined",
-    reason: "memory alone: rules made of nothing deny everything too",
+    inside: "#group",
+    text: "known !== undefined",
+    reason: "speed: a session would be in two groups of the same list, with the same rules between them",
   },
   {
     file: "src/filter/flow-key.ts",

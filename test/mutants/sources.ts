@@ -42,6 +42,8 @@ export const MUTATED: readonly MutatedSource[] = [
   // the filter
   { core: true, file: "src/filter/filter.ts", tests: FILTER },
   { file: "src/filter/flow-table.ts", tests: ["test/filter/flow-table.test.ts", ...FILTER] },
+  { file: "src/filter/flow-index.ts", tests: ["test/filter/flow-table.test.ts", ...FILTER] },
+  { file: "src/filter/flow-pages.ts", tests: ["test/filter/flow-table.test.ts", ...FILTER] },
   {
     core: true,
     file: "src/filter/rules.ts",
@@ -57,7 +59,7 @@ export const MUTATED: readonly MutatedSource[] = [
   { file: "src/wire/mss-clamp.ts", tests: ["test/wire/mss-clamp.test.ts"] },
   { file: "src/wire/transport-place.ts", tests: ["test/wire/transport-place.test.ts"] },
   { core: true, file: "src/engine/inbound.ts", tests: ENGINE },
-  { file: "src/engine/outbound.ts", tests: ENGINE },
+  { file: "src/engine/outbound.ts", tests: [...ENGINE, "test/engine/wg-engine.test.ts"] },
   { file: "src/engine/routes.ts", tests: ["test/engine/routes.test.ts", ...ENGINE] },
   // leases
   { core: true, file: "src/engine/lease-exchange.ts", tests: ["test/engine/lease-exchange.test.ts", ...ENGINE] },
