@@ -15,6 +15,11 @@ export interface DesiredPeer {
   /** Its overlay IPv6 address: where its end of the peer link is. */
   readonly linkAddress?: Address;
   readonly endpoints: readonly Endpoint[];
+  /**
+   * How often a person has said where the peer is. With another number than before it is there now, wherever it was
+   * last heard from; else an endpoint that it has roamed to stands.
+   */
+  readonly endpointsTold?: number;
   readonly persistentKeepaliveMs?: number;
   /** Stock peers under a coordinator: their lease, by the coordinator's clock. */
   readonly leaseEndMs?: number;

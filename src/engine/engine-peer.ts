@@ -23,6 +23,7 @@ export class EnginePeer implements RoutedPeer {
   /** The configuration's own; then the engine sets none. */
   persistentKeepaliveMs: number | undefined;
   #isKeptOpen = false;
+  #endpointsTold: number | undefined;
   /** Of the newest session of its tunnel. */
   sessionStartedMs = Number.NEGATIVE_INFINITY;
   readonly #replies = new TokenBucket(0, LINK_REPLIES_PER_SECOND_MAX, LINK_REPLIES_PER_SECOND_MAX);
@@ -50,7 +51,9 @@ export class EnginePeer implements RoutedPeer {
     this.prefixes = desired.prefixes;
     this.linkAddress = desired.linkAddress;
     this.persistentKeepaliveMs = desired.persistentKeepaliveMs;
-    return this.path.setCandidates(desired.endpoints);
+    const isTold = desired.endpointsTold !== this.#endpointsTold;
+    this.#endpointsTold = desired.endpointsTold;
+    return this.path.setCandidates(desired.endpoints, isTold);
   }
 
   /** While flows live, NATs on the way must not forget them: the far end may be the next to speak. */

@@ -267,6 +267,12 @@ export class Engine {
     return this.#parts.device.lastTimestamp;
   }
 
+  /** Whether datagrams for some peer may go there; as long as there are peers. */
+  isPeerEndpoint(endpoint: Endpoint): boolean {
+    for (const { path } of this.#peers.values()) if (path.leadsTo(endpoint)) return true;
+    return false;
+  }
+
   /** The session that a packet from this inner source would come from. */
   sessionFor(address: { w0: number; w1: number; w2: number; w3: number }): string | undefined {
     return this.#parts.routes.peerFor(address.w0, address.w1, address.w2, address.w3)?.session;

@@ -15,8 +15,9 @@ export class PeerPath {
   /**
    * The configured or reported endpoints, best first; beyond PATH_CANDIDATES_MAX they are left out. True when the
    * confirmed one was among them and is no more: the peer has moved, and may have nothing to say from where it is.
+   * `replacesConfirmed`: somebody has said that the peer is there now, so what was confirmed elsewhere is forgotten.
    */
-  setCandidates(candidates: readonly Endpoint[]): boolean {
+  setCandidates(candidates: readonly Endpoint[], replacesConfirmed = false): boolean {
     const distinct: Endpoint[] = [];
     for (const candidate of candidates) {
       if (distinct.length === PATH_CANDIDATES_MAX) break;
@@ -25,12 +26,21 @@ export class PeerPath {
     const hasMoved = this.#isConfirmedAmong(this.#candidates) && !this.#isConfirmedAmong(distinct);
     if (hasMoved) this.#confirmedMs = Number.NEGATIVE_INFINITY;
     this.#candidates = distinct;
-    return hasMoved;
+    if (!replacesConfirmed || this.#confirmed === undefined || this.#isConfirmedAmong(distinct)) return hasMoved;
+    this.#confirmed = undefined;
+    this.#confirmedMs = Number.NEGATIVE_INFINITY;
+    return true;
   }
 
   #isConfirmedAmong(candidates: readonly Endpoint[]): boolean {
     const confirmed = this.#confirmed;
     return confirmed !== undefined && candidates.some((candidate) => equalEndpoint(candidate, confirmed));
+  }
+
+  /** Whether datagrams for the peer may go there. */
+  leadsTo(endpoint: Endpoint): boolean {
+    if (this.#confirmed !== undefined && equalEndpoint(this.#confirmed, endpoint)) return true;
+    return this.#candidates.some((candidate) => equalEndpoint(candidate, endpoint));
   }
 
   get confirmed(): Endpoint | undefined {

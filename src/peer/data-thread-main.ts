@@ -83,6 +83,9 @@ function main(start: DataThreadStart): void {
         return tell({ kind: "applied", id: command.id, refused: engine.apply(loop.nowMs(), command.state) });
       case "status":
         return tell({ kind: "status", id: command.id, status: status() });
+      case "reach":
+        for (const session of command.sessions) engine.punch(loop.nowMs(), session);
+        return;
     }
   }
 
@@ -94,7 +97,7 @@ function main(start: DataThreadStart): void {
         if (count > 0) counters[`${name}-${counter}`] = count;
       }
     }
-    return { peers: engine.status(), counters, lastTimestamp: engine.lastTimestamp };
+    return { peers: engine.status(), counters, nowMs: loop.nowMs(), lastTimestamp: engine.lastTimestamp };
   }
 
   tell({ kind: "started", reason });

@@ -24,7 +24,9 @@ export interface DataThreadStart {
 
 export type DataThreadCommand =
   | { readonly kind: "apply"; readonly id: number; readonly state: DesiredState }
-  | { readonly kind: "status"; readonly id: number };
+  | { readonly kind: "status"; readonly id: number }
+  /** Handshakes with these, unless there is a session already. */
+  | { readonly kind: "reach"; readonly sessions: readonly string[] };
 
 export interface RefusedPeer {
   readonly session: string;
@@ -34,6 +36,8 @@ export interface RefusedPeer {
 export interface DataThreadStatus {
   readonly peers: readonly PeerStatus[];
   readonly counters: Readonly<Record<string, number>>;
+  /** Of the thread's clock, as all times in `peers`. */
+  readonly nowMs: number;
   readonly lastTimestamp: Uint8Array | undefined;
 }
 

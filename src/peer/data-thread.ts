@@ -26,6 +26,10 @@ export interface DataThreadOptions
   readonly onTunnelFailed: (session: string) => void;
 }
 
+export interface DataThreadReplacement extends Pick<DataThreadOptions, "keyPair" | "udp"> {
+  readonly state: DesiredState;
+}
+
 type Answer = Extract<DataThreadEvent, { readonly id: number }>;
 
 interface Waiting {
@@ -34,7 +38,7 @@ interface Waiting {
 }
 
 export class DataThread {
-  readonly #options: DataThreadOptions;
+  #options: DataThreadOptions;
   readonly #wake = EventFd.create();
   readonly #waiting = new Map<number, Waiting>();
   readonly #ended = Promise.withResolvers<Error | undefined>();
@@ -47,6 +51,7 @@ export class DataThread {
   #lastStatus: DataThreadStatus | undefined;
   #restartsMs: number[] = [];
   #stopping = false;
+  #replacing = false;
   #lost: string | undefined;
   /** Why the native crypto is not in use; undefined when it is. */
   nativeMissing: string | undefined;
@@ -83,20 +88,49 @@ export class DataThread {
   async status(): Promise<DataThreadStatus> {
     const answer = await this.#ask({ kind: "status", id: ++this.#lastId });
     if (answer.kind === "status") this.#lastStatus = answer.status;
-    return this.#lastStatus ?? { peers: [], counters: {}, lastTimestamp: undefined };
+    return this.#lastStatus ?? { peers: [], counters: {}, nowMs: 0, lastTimestamp: undefined };
+  }
+
+  /** Begins handshakes with these peers where there is no session. */
+  reach(sessions: readonly string[]): void {
+    this.#send({ kind: "reach", sessions });
+  }
+
+  /**
+   * Ends the thread and starts it again with another key or other sockets, and the same device: packets of that moment
+   * wait in the device or are lost, sessions are made anew. Who opened the former sockets closes them afterwards.
+   * @throws WirebadgeError INTERNAL when it does not start again: then it has ended
+   */
+  async replace({ keyPair, udp, state }: DataThreadReplacement): Promise<void> {
+    await this.status(); // for the timestamp of the last initiation
+    this.#replacing = true;
+    await this.#endWorker();
+    this.#replacing = false;
+    if (this.#stopping) throw new WirebadgeError("INTERNAL", "the data thread was stopped");
+    this.#options = { ...this.#options, keyPair, udp };
+    this.#state = state;
+    try {
+      await this.#spawn();
+    } catch (error) {
+      if (this.#worker === undefined) this.#ended.resolve(error as Error);
+      throw error;
+    }
   }
 
   async stop(): Promise<void> {
     this.#stopping = true;
-    const worker = this.#worker;
-    if (worker !== undefined) {
-      const gone = new Promise<void>((resolve) => worker.once("exit", () => resolve()));
-      this.#askToStop();
-      await gone;
-    }
+    await this.#endWorker();
     process.off("exit", this.#onExit);
     this.#wake.close();
     this.#ended.resolve(undefined);
+  }
+
+  async #endWorker(): Promise<void> {
+    const worker = this.#worker;
+    if (worker === undefined) return;
+    const gone = new Promise<void>((resolve) => worker.once("exit", () => resolve()));
+    this.#askToStop();
+    await gone;
   }
 
   #askToStop(): void {
@@ -173,7 +207,7 @@ export class DataThread {
     const error = failure ?? new WirebadgeError("INTERNAL", this.#lost ?? "the data thread ended");
     for (const { reject } of this.#waiting.values()) reject(error);
     this.#waiting.clear();
-    if (this.#stopping) return;
+    if (this.#stopping || this.#replacing) return;
     const nowMs = performance.now();
     this.#restartsMs = this.#restartsMs.filter((atMs) => nowMs - atMs < DATA_THREAD_RESTART_WINDOW_MS);
     if (this.#lost !== undefined || this.#restartsMs.length >= DATA_THREAD_RESTARTS_MAX) {
@@ -187,15 +221,20 @@ export class DataThread {
     });
   }
 
-  #ask(command: DataThreadCommand): Promise<Answer> {
+  #ask(command: DataThreadCommand & { readonly id: number }): Promise<Answer> {
     return new Promise((resolve, reject) => {
       if (this.#worker === undefined || this.#port === undefined) {
         reject(new WirebadgeError("INTERNAL", "the data thread is not running"));
         return;
       }
       this.#waiting.set(command.id, { resolve, reject });
-      this.#port.postMessage(command);
-      this.#wake.signal();
+      this.#send(command);
     });
+  }
+
+  #send(command: DataThreadCommand): void {
+    if (this.#worker === undefined) return;
+    this.#port?.postMessage(command);
+    this.#wake.signal();
   }
 }

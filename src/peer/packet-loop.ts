@@ -4,8 +4,9 @@
 //   out: TUN → split → engine (filter, seal, in place) → runs of equal datagrams → sendmmsg with UDP_SEGMENT
 //   in:  recvmmsg with UDP_GRO → engine (open, filter, in place) → merge → TUN
 // All packets lie in one arena and are named by their offsets in it.
-import { type Endpoint, equalEndpoint, isV4 } from "../base/address.ts";
+import { type Endpoint, equalEndpoint, isV4, makeAddress, makeV4 } from "../base/address.ts";
 import { assert } from "../base/assert.ts";
+import { readU16, readU32 } from "../base/bytes.ts";
 import { DATAGRAM_MAX_BYTES } from "../base/limits.ts";
 import type { Engine, EngineSink } from "../engine/engine.ts";
 import type { Clock } from "../io/clock.ts";
@@ -58,6 +59,11 @@ const RUN_MAX_BYTES = 65_000;
 const ROOM_BYTES = 64; // around a packet or datagram: headers before, padding and tag behind
 const SETTLE_ROUNDS_MAX = 1_000;
 
+const PROTOCOL_UDP = 17;
+const UDP_HEADER_BYTES = 8;
+const IPV6_HEADER_BYTES = 40;
+const IPV4_FRAGMENT_OFFSET = 0x1fff;
+
 const EAGAIN = 11;
 const EINTR = 4;
 
@@ -70,6 +76,8 @@ export interface PacketLoopCounters {
   datagramsOut: number;
   runsOut: number;
   noFamily: number;
+  /** Our own datagrams, which the host routed into the device. */
+  ownDatagrams: number;
   [drop: `split-${string}`]: number;
 }
 
@@ -83,6 +91,7 @@ export class PacketLoop {
     datagramsOut: 0,
     runsOut: 0,
     noFamily: 0,
+    ownDatagrams: 0,
   };
   readonly #parts: PacketLoopParts;
   readonly #splitter: Splitter;
@@ -106,11 +115,13 @@ export class PacketLoop {
   #runSegments = 0;
   #runTo: Endpoint | undefined;
   #unflushedBytes = 0;
+  readonly #ownPort: number;
 
   constructor(parts: PacketLoopParts) {
     this.#parts = parts;
     this.#bytes = parts.bytes;
     this.#nowMs = parts.clock.nowMs();
+    this.#ownPort = (parts.v4 ?? parts.v6)?.port ?? 0;
     this.#readAt = parts.allocateAt(SUPER_PACKET_BYTES + ROOM_BYTES) + 2; // its packet at a multiple of four
     this.#sendStart = parts.allocateAt(SEND_BYTES + ROOM_BYTES);
     this.#sideOutStart = parts.allocateAt(SIDE_BYTES + ROOM_BYTES);
@@ -201,9 +212,35 @@ export class PacketLoop {
       if (length === 0 || length === -EAGAIN || length === -EINTR) return;
       if (length < 0) return onLost("tun", -length);
       this.counters.tunReads++;
-      this.#splitAndSend(length);
+      if (this.#isOwnDatagram(length)) this.counters.ownDatagrams++;
+      else this.#splitAndSend(length);
       if (this.#unflushedBytes >= FLUSH_BYTES) this.#flushSends();
     }
+  }
+
+  /**
+   * Where a route of the host leads a peer's endpoint into the device, each datagram would come back to be sealed
+   * again, without end. UDP from our port to an endpoint of a peer is taken for it. A later fragment of one shows no
+   * port: it is sealed once more, into a datagram that is small enough to be seen here.
+   */
+  #isOwnDatagram(length: number): boolean {
+    const bytes = this.#bytes;
+    const at = this.#readAt + VNET_HEADER_BYTES;
+    const version = bytes[at]! >>> 4;
+    if (bytes[at + (version === 4 ? 9 : 6)] !== PROTOCOL_UDP) return false;
+    const udpAt = at + (version === 4 ? (bytes[at]! & 0xf) * 4 : IPV6_HEADER_BYTES);
+    if (udpAt + UDP_HEADER_BYTES > this.#readAt + length || readU16(bytes, udpAt) !== this.#ownPort) return false;
+    if (version === 4 && (readU16(bytes, at + 6) & IPV4_FRAGMENT_OFFSET) !== 0) return false;
+    const address =
+      version === 4
+        ? makeV4(readU32(bytes, at + 16))
+        : makeAddress(
+            readU32(bytes, at + 24),
+            readU32(bytes, at + 28),
+            readU32(bytes, at + 32),
+            readU32(bytes, at + 36),
+          );
+    return this.#engine!.isPeerEndpoint({ address, port: readU16(bytes, udpAt + 2) });
   }
 
   #splitAndSend(length: number): void {

@@ -18,8 +18,9 @@ export interface WgEndpointsOptions {
 
 export class WgEndpoints {
   readonly #options: WgEndpointsOptions;
-  readonly #resolved = new Map<WgPeer, Endpoint>();
-  readonly #retries = new Map<WgPeer, NodeJS.Timeout>();
+  // By what `placeOf` says, so that a peer which is changed otherwise stays where it was found.
+  readonly #resolved = new Map<string, Endpoint>();
+  readonly #retries = new Map<string, NodeJS.Timeout>();
   #peers: readonly WgPeer[] = [];
   #closed = false;
 
@@ -27,16 +28,18 @@ export class WgEndpoints {
     this.#options = options;
   }
 
-  /** Asked for each at once; resolves when each has an answer or none for now. */
+  /** Asked for each that is new, at once; resolves when each has an answer or none for now. */
   async setPeers(peers: readonly WgPeer[]): Promise<void> {
     this.#peers = peers;
-    for (const [peer, timer] of this.#retries) {
-      if (peers.includes(peer)) continue;
+    const places = new Set(peers.map(placeOf));
+    for (const [place, timer] of this.#retries) {
+      if (places.has(place)) continue;
       clearTimeout(timer);
-      this.#retries.delete(peer);
+      this.#retries.delete(place);
     }
-    for (const peer of this.#resolved.keys()) if (!peers.includes(peer)) this.#resolved.delete(peer);
-    await Promise.all(peers.map((peer) => this.#resolve(peer)));
+    for (const place of this.#resolved.keys()) if (!places.has(place)) this.#resolved.delete(place);
+    const isKnown = (peer: WgPeer): boolean => this.#resolved.has(placeOf(peer)) || this.#retries.has(placeOf(peer));
+    await Promise.all(peers.filter((peer) => !isKnown(peer)).map((peer) => this.#resolve(peer)));
   }
 
   /** No answer came from where it was. `session` is the public key's base64. */
@@ -64,9 +67,10 @@ export class WgEndpoints {
   async #resolve(peer: WgPeer): Promise<void> {
     if (peer.endpoint === undefined) return;
     const { host, port } = peer.endpoint;
+    const place = placeOf(peer);
     const literal = parseAddress(host);
     if (literal !== undefined) {
-      this.#resolved.set(peer, { address: literal, port });
+      this.#resolved.set(place, { address: literal, port });
       return;
     }
     const found = await lookup(host).catch((error: unknown) => {
@@ -74,18 +78,19 @@ export class WgEndpoints {
       return undefined;
     });
     const address = found === undefined ? undefined : parseAddress(found.address);
-    if (address !== undefined) this.#resolved.set(peer, { address, port });
-    else if (!this.#closed && !this.#retries.has(peer) && this.#peers.includes(peer)) {
+    if (!this.#peers.some((candidate) => placeOf(candidate) === place)) return; // no longer asked for
+    if (address !== undefined) this.#resolved.set(place, { address, port });
+    else if (!this.#closed && !this.#retries.has(place)) {
       const retry = setTimeout(() => {
-        this.#retries.delete(peer);
+        this.#retries.delete(place);
         this.#resolveAnew(peer);
       }, ENDPOINT_RESOLVE_RETRY_MS);
-      this.#retries.set(peer, retry);
+      this.#retries.set(place, retry);
     }
   }
 
   #desiredPeer(peer: WgPeer): DesiredPeer {
-    const endpoint = this.#resolved.get(peer);
+    const endpoint = this.#resolved.get(placeOf(peer));
     const keepaliveMs = peer.persistentKeepaliveSeconds * SECOND_MS;
     return {
       session: toBase64(peer.publicKey),
@@ -97,4 +102,9 @@ export class WgEndpoints {
       ...(keepaliveMs === 0 ? {} : { persistentKeepaliveMs: keepaliveMs }),
     };
   }
+}
+
+/** Whose endpoint, and which one. */
+function placeOf({ publicKey, endpoint }: WgPeer): string {
+  return endpoint === undefined ? toBase64(publicKey) : `${toBase64(publicKey)} ${endpoint.host} ${endpoint.port}`;
 }

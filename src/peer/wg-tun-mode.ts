@@ -1,20 +1,18 @@
 // `wirebadge wg FILE.conf --tun NAME`: WireGuard by a plain configuration file, for every process of the host, over a
-// TUN device. Packets are the data thread's; here is what lasts longer than it: the device, the sockets, addresses and
-// routes, and WireGuard's own interface for wg(8).
+// TUN device. Composition alone: the device as wg(8) knows it (tun/wg-tun-device.ts), its UAPI socket, and the host's
+// addresses and routes.
 import type { Logger } from "pino";
-import { formatAddress } from "../base/address.ts";
+import { type Address, formatAddress } from "../base/address.ts";
 import { toBase64 } from "../base/bytes.ts";
 import { WirebadgeError } from "../base/errors.ts";
 import { MTU_DEFAULT_BYTES } from "../base/limits.ts";
-import { chooseCrypto } from "../io/crypto-choice.ts";
 import { Arena } from "../io/ffi/arena.ts";
 import { TUN_ARENA_BYTES, TunDevice } from "../io/ffi/tun-device.ts";
-import { type UdpPair, UdpSocket, udpSocketArenaBytes } from "../io/ffi/udp-socket.ts";
-import { DataThread } from "./data-thread.ts";
 import type { DataThreadStatus } from "./data-thread-messages.ts";
 import { HostNetwork, journalFolder } from "./tun/host-network.ts";
+import { UapiServer } from "./tun/uapi-server.ts";
+import { WgTunDevice } from "./tun/wg-tun-device.ts";
 import { parseWgConfig, type WgConfig } from "./wg-config.ts";
-import { WgEndpoints } from "./wg-endpoints.ts";
 
 export interface RunningWgTun {
   readonly publicKey: string;
@@ -40,14 +38,16 @@ export interface WgTunOptions {
   readonly logger: Logger;
 }
 
-/** @throws WirebadgeError CONFIG_INVALID, PORT_TAKEN, NATIVE_UNAVAILABLE, with nothing left on the host */
+/** @throws WirebadgeError CONFIG_INVALID, CONFLICT, PORT_TAKEN, NATIVE_UNAVAILABLE, with nothing left on the host */
 export async function startWgTunMode(options: WgTunOptions): Promise<RunningWgTun> {
   const config = parseWgConfig(options.fileName, options.configText, { ignoreHooks: options.ignoreHooks });
   const mode = new WgTunMode(options, config);
   try {
     return await mode.start();
   } catch (error) {
-    await mode.stop();
+    await mode.stop().catch((failure: unknown) => {
+      options.logger.error({ event: "stop-failed", err: failure }, "not all was undone");
+    });
     throw error;
   }
 }
@@ -55,113 +55,119 @@ export async function startWgTunMode(options: WgTunOptions): Promise<RunningWgTu
 class WgTunMode {
   readonly #options: WgTunOptions;
   readonly #config: WgConfig;
-  readonly #endpoints: WgEndpoints;
   #tun: TunDevice | undefined;
-  #udp: UdpPair | undefined;
-  #thread: DataThread | undefined;
+  #device: WgTunDevice | undefined;
+  #uapi: UapiServer | undefined;
   #host: HostNetwork | undefined;
-  #revision = 0;
-  #closed = false;
+  #stopping: Promise<void> | undefined;
+  /** Addresses of peers that the log has named already. */
+  readonly #looping = new Set<string>();
 
   constructor(options: WgTunOptions, config: WgConfig) {
     this.#options = options;
     this.#config = config;
-    this.#endpoints = new WgEndpoints({ logger: options.logger, onChange: () => this.#applyLater() });
   }
 
   async start(): Promise<RunningWgTun> {
-    const { env, logger, requireNative, tunName } = this.#options;
-    const { addresses, fwMark, listenPort, ownAddresses, peers, privateKey, table } = this.#config;
+    const { logger, requireNative, tunName } = this.#options;
     const mtuBytes = this.#config.mtuBytes ?? MTU_DEFAULT_BYTES;
-    const journals = journalFolder(env);
-    const { crypto } = chooseCrypto(requireNative ? { require: "native" } : {});
-    const keyPair = { privateKey, publicKey: crypto.publicKey(privateKey) };
-    const arena = new Arena(TUN_ARENA_BYTES + 2 * udpSocketArenaBytes(1, 1)); // packets are the data thread's
-    this.#tun = TunDevice.open(arena, tunName);
-    this.#udp = UdpSocket.openPair(arena, {
-      port: listenPort ?? 0,
-      sendSlots: 1,
-      receiveSlots: 1,
-    });
-    this.#thread = await DataThread.start({
-      tun: this.#tun.opened,
-      udp: { v4: this.#udp.v4?.opened, v6: this.#udp.v6?.opened },
-      keyPair,
-      mode: "wg",
+    const tun = TunDevice.open(new Arena(TUN_ARENA_BYTES), tunName);
+    this.#tun = tun;
+    const device = new WgTunDevice({
+      config: this.#config,
+      tun: tun.opened,
       mtuBytes,
       requireNative,
       logger,
-      onTunnelUp: (session) => logger.info({ event: "tunnel-up", peer: session }, "tunnel up"),
-      onTunnelFailed: (session) => {
-        logger.warn({ event: "tunnel-failed", peer: session }, "no answer from a peer");
-        this.#endpoints.handshakeFailed(session);
-      },
+      hostMark: () => this.#host?.markNeeded ?? 0,
+      onApplied: () => this.#warnOfLoops(),
     });
-    await this.#endpoints.setPeers(peers);
-    await this.#apply();
-    const udp = this.#udp;
-    this.#host = await HostNetwork.up(
-      {
-        name: this.#tun.name,
-        mtuBytes,
-        addresses: addresses.map(({ bits }, i) => ({ address: ownAddresses[i]!, bits })),
-        routes: peers.flatMap(({ allowedIps }) => allowedIps),
-        table,
-        fwMark,
-      },
-      {
-        journalFolder: journals,
-        logger,
-        setMark: (mark) => {
-          udp.v4?.setMark(mark);
-          udp.v6?.setMark(mark);
-        },
-      },
-    );
-    const thread = this.#thread;
+    this.#device = device;
+    await device.start();
+    this.#uapi = await this.#openUapi(tun.name, device);
+    this.#host = await device.inTurn(() => this.#setUpHost(tun.name, mtuBytes, device));
+    this.#warnOfLoops();
     return {
-      publicKey: toBase64(keyPair.publicKey),
-      addresses: ownAddresses.map(formatAddress),
+      publicKey: toBase64(device.publicKey),
+      addresses: this.#config.ownAddresses.map(formatAddress),
       entryPoints: [],
-      tun: this.#tun.name,
-      status: () => thread.status(),
+      tun: tun.name,
+      status: () => device.status(),
       stop: () => this.stop(),
-      stopped: thread.ended,
+      stopped: device.ended,
     };
   }
 
-  async stop(): Promise<void> {
-    if (this.#closed) return;
-    this.#closed = true;
-    this.#endpoints.close();
-    await this.#host?.down();
-    await this.#thread?.stop();
-    this.#udp?.v4?.close();
-    this.#udp?.v6?.close();
-    this.#tun?.close();
+  /** Once, in an order in which nothing is used after its end. @throws what could not be undone, when all else is */
+  stop(): Promise<void> {
+    this.#stopping ??= this.#stop();
+    return this.#stopping;
   }
 
-  #applyLater(): void {
-    this.#apply().catch((error: unknown) => {
-      if (!this.#closed) this.#options.logger.error({ event: "apply-failed", err: error }, "peers not applied");
+  async #stop(): Promise<void> {
+    await this.#uapi?.close();
+    try {
+      await this.#host?.down();
+    } finally {
+      await this.#device?.close();
+      this.#tun?.close();
+    }
+  }
+
+  /** Undefined where its folder is not to be had: all else works without it. */
+  async #openUapi(name: string, device: WgTunDevice): Promise<UapiServer | undefined> {
+    const { logger } = this.#options;
+    try {
+      return await UapiServer.open({
+        name,
+        backend: device,
+        readOnly: false,
+        onFailure: (error) => logger.error({ event: "uapi-failed", err: error }, "wg(8) got no answer"),
+        onRemoved: () => {
+          logger.info({ event: "uapi-removed" }, "the device's socket was deleted, which ends it");
+          this.stop().catch((error: unknown) => {
+            logger.error({ event: "stop-failed", err: error }, "not all was undone");
+          });
+        },
+      });
+    } catch (error) {
+      if (!(error instanceof WirebadgeError && error.code === "FORBIDDEN")) throw error;
+      logger.warn({ event: "no-uapi", hint: error.hint }, `wg(8) can't show or set ${name}: ${error.message}`);
+      return undefined;
+    }
+  }
+
+  #setUpHost(name: string, mtuBytes: number, device: WgTunDevice): Promise<HostNetwork> {
+    const { fwMark, interfaceAddresses, peers, table } = this.#config;
+    const { env, logger } = this.#options;
+    const routes = peers.flatMap(({ allowedIps }) => allowedIps);
+    const plan = { name, mtuBytes, addresses: interfaceAddresses, routes, table, fwMark };
+    const setMark = (mark: number): void => device.setMark(mark);
+    return HostNetwork.up(plan, { journalFolder: journalFolder(env), logger, setMark });
+  }
+
+  /** Says once of each peer's address that the host routes it into the device; the data thread drops what comes so. */
+  #warnOfLoops(): void {
+    const { logger } = this.#options;
+    this.#findLoops().catch((error: unknown) => {
+      if (this.#stopping === undefined) logger.warn({ event: "loops-unknown", err: error }, "routes can't be read");
     });
   }
 
-  async #apply(): Promise<void> {
-    const thread = this.#thread;
-    if (this.#closed || thread === undefined) return;
-    this.#revision++;
-    const refused = await thread.apply({
-      epoch: 0,
-      revision: this.#revision,
-      mode: "wg",
-      addresses: this.#config.ownAddresses,
-      transit: [],
-      filter: undefined,
-      peers: this.#endpoints.desiredPeers(),
-    });
-    for (const { session, reason } of refused) {
-      this.#options.logger.error({ event: "peer-refused", peer: session, reason }, "this peer's key can't be used");
+  async #findLoops(): Promise<void> {
+    const unnamed = new Map<string, Address>();
+    for (const { address } of this.#device?.endpoints() ?? []) {
+      const text = formatAddress(address);
+      if (!this.#looping.has(text)) unnamed.set(text, address);
+    }
+    if (this.#host === undefined || unnamed.size === 0) return;
+    for (const address of await this.#host.findLoops([...unnamed.values()])) {
+      const text = formatAddress(address);
+      if (this.#looping.has(text)) continue;
+      this.#looping.add(text);
+      const hint = "take it out of AllowedIPs, or give it a route of its own past the device";
+      const message = `the way to the endpoint ${text} leads into the tunnel itself: nothing reaches it there`;
+      this.#options.logger.warn({ event: "endpoint-loop", address: text, hint }, message);
     }
   }
 }

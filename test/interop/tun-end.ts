@@ -36,6 +36,9 @@ export const B: EndSpec = {
   inside: { 4: "10.9.0.2", 6: "fd09::2" },
 };
 
+/** Its name; UAPI sockets lie in a folder that all namespaces share. */
+export const deviceOf = (end: EndSpec): string => `wbt${end.name}${process.pid}`;
+
 export const publicKeyOf = (end: EndSpec): string => toBase64(new PortableCrypto().publicKey(end.privateKey));
 
 /** Two namespaces joined by a cable. */
@@ -73,7 +76,7 @@ Endpoint = ${family === 4 ? host : `[${host}]`}:${PORT}
 `;
 }
 
-/** `wirebadge wg NAME.conf --tun`: the device is called after the file. */
+/** `wirebadge wg NAME.conf --tun`: the device is called after the file, by default as `deviceOf` says. */
 export class TunEnd implements AsyncDisposable {
   readonly spec: EndSpec;
   readonly namespace: Namespace;
@@ -87,7 +90,7 @@ export class TunEnd implements AsyncDisposable {
     this.folder = folder;
   }
 
-  static async start(spec: EndSpec, namespace: Namespace, config: string, device: string): Promise<TunEnd> {
+  static async start(spec: EndSpec, namespace: Namespace, config: string, device = deviceOf(spec)): Promise<TunEnd> {
     const folder = mkdtempSync(join(tmpdir(), "wirebadge-tun-"));
     const file = join(folder, `${device}.conf`);
     writeFileSync(file, config, { mode: 0o600 });
@@ -107,7 +110,7 @@ export class TunEnd implements AsyncDisposable {
 /** An end that speaks WireGuard by itself, ours or another's. */
 export async function startEnd(kind: "wirebadge" | Stock, spec: EndSpec, namespace: Namespace, config: ConfigOptions) {
   const peer = spec === A ? B : A;
-  if (kind === "wirebadge") return await TunEnd.start(spec, namespace, configOf(spec, peer, config), `wbt${spec.name}`);
+  if (kind === "wirebadge") return await TunEnd.start(spec, namespace, configOf(spec, peer, config));
   await startStock(namespace, {
     stock: kind,
     config: configOf(spec, peer, { ...config, plain: true }),

@@ -6,7 +6,7 @@ import { Lab, type Namespace } from "../namespaces.ts";
 import { needs, requireTool } from "../needs.ts";
 import { until } from "../scripts/program.ts";
 import { hashOfBlob } from "./http-target.ts";
-import { A, B, type ConfigOptions, configOf, joined, serve, startEnd, TunEnd } from "./tun-end.ts";
+import { A, B, type ConfigOptions, configOf, deviceOf, joined, serve, startEnd, TunEnd } from "./tun-end.ts";
 
 const BLOB_BYTES = 100_000_000;
 const END_MAX_MS = 1_500;
@@ -51,14 +51,14 @@ describe.runIf(needs("root", "tun", "netns", "curl"))("wirebadge wg --tun", () =
     const { a, b } = joined(lab);
     const rules = a.ip("rule", "show");
     await using there = (await startEnd("wirebadge", B, b, {}))!;
-    const end = await TunEnd.start(A, a, configOf(A, B), "wbta");
+    const end = await TunEnd.start(A, a, configOf(A, B));
     await a.run(requireTool("ping"), ["-c", "1", "-W", "5", B.inside[4]]);
-    expect(a.ip("link", "show", "dev", "wbta")).toContain("mtu 1420");
+    expect(a.ip("link", "show", "dev", deviceOf(A))).toContain("mtu 1420");
     const startedMs = performance.now();
     end.program.child.kill(signal);
     expect(await end.program.exited).toBe(0);
     expect(performance.now() - startedMs).toBeLessThan(END_MAX_MS);
-    expect(a.ip("route", "show", "table", "all")).not.toContain("wbta");
+    expect(a.ip("route", "show", "table", "all")).not.toContain(deviceOf(A));
     expect(a.ip("rule", "show")).toBe(rules);
     expect(there.program.alive).toBe(true);
   });
@@ -66,8 +66,8 @@ describe.runIf(needs("root", "tun", "netns", "curl"))("wirebadge wg --tun", () =
   test("the device taken away ends it with the reason", async () => {
     await using lab = new Lab();
     const { a } = joined(lab);
-    await using end = await TunEnd.start(A, a, configOf(A, B), "wbta");
-    a.ip("link", "del", "wbta");
+    await using end = await TunEnd.start(A, a, configOf(A, B));
+    a.ip("link", "del", deviceOf(A));
     const code = await Promise.race([end.program.exited, delay(10_000, "still there")]);
     expect(code).toBe(2);
     expect(end.program.output).toMatch(/TUN device is gone/);
@@ -77,14 +77,14 @@ describe.runIf(needs("root", "tun", "netns", "curl"))("wirebadge wg --tun", () =
     await using lab = new Lab();
     const { a, b } = joined(lab);
     await using _there = (await startEnd("wirebadge", B, b, {}))!;
-    await using end = await TunEnd.start(A, a, configOf(A, B), "wbta");
+    await using end = await TunEnd.start(A, a, configOf(A, B));
     const ping = (count: string) =>
       a.run(requireTool("ping"), ["-c", count, "-i", "0.2", "-W", "1", B.inside[4]], { check: false });
     expect((await ping("2")).code).toBe(0);
-    a.ip("link", "set", "wbta", "down");
+    a.ip("link", "set", deviceOf(A), "down");
     await b.run(requireTool("ping"), ["-c", "2", "-i", "0.2", "-W", "1", A.inside[4]], { check: false });
-    a.ip("link", "set", "wbta", "up");
-    a.ip("route", "replace", "10.9.0.0/24", "dev", "wbta");
+    a.ip("link", "set", deviceOf(A), "up");
+    a.ip("route", "replace", "10.9.0.0/24", "dev", deviceOf(A));
     await until("an answer", async () => (await ping("1")).code === 0);
     expect(end.program.alive).toBe(true);
   });

@@ -41,6 +41,29 @@ test("a confirmed endpoint that is no candidate any more is stale at once; one t
   expect(path.isFresh(2001)).toBe(true);
 });
 
+test("where somebody says that it is, it is at once; if it was confirmed there already, nothing changes", () => {
+  const path = new PeerPath();
+  path.setCandidates([lan]);
+  path.confirm(1000, roamed);
+  expect(path.setCandidates([wan], true)).toBe(true);
+  expect(path.forData()).toEqual(wan);
+  expect(path.forInitiation(1001)).toEqual([wan]);
+  path.confirm(2000, wan);
+  expect(path.setCandidates([wan], true)).toBe(false);
+  expect(path.isFresh(2001)).toBe(true);
+  path.confirm(3000, roamed);
+  expect(path.setCandidates([lan], false)).toBe(false);
+  expect(path.forData()).toEqual(roamed);
+});
+
+test("it knows where its datagrams may go: the confirmed endpoint and each candidate", () => {
+  const path = new PeerPath();
+  path.setCandidates([lan, wan]);
+  path.confirm(0, roamed);
+  for (const endpoint of [lan, wan, roamed]) expect(path.leadsTo({ ...endpoint })).toBe(true);
+  expect(path.leadsTo({ ...roamed, port: roamed.port + 1 })).toBe(false);
+});
+
 test("candidates over the limit are left out", () => {
   const path = new PeerPath();
   path.setCandidates(Array.from({ length: PATH_CANDIDATES_MAX + 1 }, (_, i) => ({ address: makeV4(i + 1), port: 1 })));

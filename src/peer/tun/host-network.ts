@@ -163,6 +163,11 @@ export class HostNetwork {
     return this.#mark;
   }
 
+  /** The mark that our policy routing goes by: outer datagrams without it would go into the device. 0: none. */
+  get markNeeded(): number {
+    return this.#made.defaults.size === 0 ? 0 : this.#mark;
+  }
+
   /**
    * Makes and takes away what differs. When it fails nothing has changed.
    * @throws as `up` does

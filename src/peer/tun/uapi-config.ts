@@ -102,7 +102,7 @@ class Draft {
 }
 
 /** RFC 7748 §5: the bits that X25519 sets itself. WireGuard's device keeps and shows the key with them set. */
-function clamp(privateKey: Uint8Array): Uint8Array {
+export function clampKey(privateKey: Uint8Array): Uint8Array {
   const clamped = privateKey.slice();
   clamped[0]! &= 248;
   clamped[31] = (clamped[31]! & 127) | 64;
@@ -119,7 +119,7 @@ export function changeDevice(
   publicKeyOf: (privateKey: Uint8Array) => Uint8Array,
 ): DeviceConfig | number {
   const told = change.privateKey;
-  const privateKey = told === "none" ? undefined : told === undefined ? device.privateKey : clamp(told);
+  const privateKey = told === "none" ? undefined : told === undefined ? device.privateKey : clampKey(told);
   const ownKey = privateKey === undefined ? undefined : toHex(publicKeyOf(privateKey));
   const draft = new Draft(change.replacePeers ? [] : device.peers);
   if (ownKey !== undefined) draft.remove(ownKey);
