@@ -3,8 +3,7 @@
 // generated is to be kept beside its source, and no compiler is needed. Codes are those of the WebAssembly 2.0
 // specification, §5.4. WebAssembly is little-endian everywhere: words are summed with their bytes swapped, and the sum
 // is swapped at the end (RFC 1071 §2 B). Loads need no alignment.
-import { sumBytes } from "../wire/checksum.ts";
-import type { Sums } from "../wire/sums.ts";
+import { plainSums, type Sums } from "../wire/sums.ts";
 import { type WasmMemory, webAssembly } from "./web-assembly.ts";
 
 type Code = readonly number[];
@@ -143,11 +142,12 @@ export function createSimdSums(memory: WasmMemory, bytes: Uint8Array, module = s
   const sum = exports["sum"]!;
   const copySum = exports["copySum"]!;
   return {
-    sum: (of, at, length, start) => (of === bytes ? sum(at, length, start, 0) : sumBytes(of, at, length, start)),
-    copySum: (of, from, to, length, start) => {
-      if (of === bytes) return copySum(from, length, start, to);
-      of.copyWithin(to, from, from + length);
-      return sumBytes(of, to, length, start);
+    sum: (of, at, length, start) => (of === bytes ? sum(at, length, start, 0) : plainSums.sum(of, at, length, start)),
+    copySum: (of, from, to, length, start) =>
+      of === bytes ? copySum(from, length, start, to) : plainSums.copySum(of, from, to, length, start),
+    copy: (of, from, to, length) => {
+      if (of === bytes) copySum(from, length, 0, to);
+      else plainSums.copy(of, from, to, length);
     },
   };
 }

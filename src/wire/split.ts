@@ -221,7 +221,7 @@ export class Splitter {
     const headerBytes = this.#headerBytes;
     const from = this.#at + headerBytes + i * this.#stepBytes;
     const payloadBytes = pieceBytes - headerBytes;
-    bytes.copyWithin(to, this.#at, this.#at + headerBytes);
+    this.#sums.copy(bytes, this.#at, to, headerBytes);
     const payloadSum = this.#sums.copySum(bytes, from, to + headerBytes, payloadBytes, 0);
     if (this.#isIpv4) {
       const id = (this.#ipId + i) & 0xffff;

@@ -7,6 +7,8 @@ export interface Sums {
   sum(bytes: Uint8Array, at: number, length: number, sum: number): number;
   /** The same, while the bytes at `from` are copied to `to`; the two ranges don't overlap. */
   copySum(bytes: Uint8Array, from: number, to: number, length: number, sum: number): number;
+  /** Of a few dozen bytes: the call costs more than they do. */
+  copy(bytes: Uint8Array, from: number, to: number, length: number): void;
 }
 
 export const plainSums: Sums = {
@@ -14,5 +16,8 @@ export const plainSums: Sums = {
   copySum: (bytes, from, to, length, sum) => {
     bytes.copyWithin(to, from, from + length);
     return sumBytes(bytes, to, length, sum);
+  },
+  copy: (bytes, from, to, length) => {
+    bytes.copyWithin(to, from, from + length);
   },
 };

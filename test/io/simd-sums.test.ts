@@ -81,6 +81,8 @@ describe("the SIMD sums", () => {
     expect(simd.sum(other, 3, 1_001, 5)).toBe(plainSums.sum(other, 3, 1_001, 5));
     expect(simd.copySum(other, 3, 5_000, 1_001, 5)).toBe(plainSums.sum(other, 5_000, 1_001, 5));
     expect(same(other.subarray(3, 1_004), other.subarray(5_000, 6_001))).toBe(true);
+    simd.copy(other, 3, 7_000, 41);
+    expect(same(other.subarray(3, 44), other.subarray(7_000, 7_041))).toBe(true);
     expect(same(bytes, kept)).toBe(true);
   });
 

@@ -14,6 +14,7 @@ const simd = createSimdSums(memory, whole);
 const simdSums: Sums = {
   sum: (_bytes, at, length, sum) => simd!.sum(whole, at, length, sum),
   copySum: (_bytes, from, to, length, sum) => simd!.copySum(whole, from, to, length, sum),
+  copy: (_bytes, from, to, length) => simd!.copy(whole, from, to, length),
 };
 
 export interface MemoryAndSums {

@@ -3,6 +3,7 @@ import { describe, expect, it } from "vitest";
 import { concatBytes } from "../../src/base/bytes.ts";
 import { MERGE_FLOWS_MAX, MERGE_PACKETS_MAX, MERGE_VECTORS_MAX } from "../../src/base/limits.ts";
 import { Merger } from "../../src/wire/merge.ts";
+import { plainSums, type Sums } from "../../src/wire/sums.ts";
 import { naiveTransportChecksum, readNaiveHeaders, viewOf } from "./naive-headers.ts";
 import { splitNaively } from "./naive-split.ts";
 import { fixIpv4Checksum, icmp } from "./packets.ts";
@@ -19,10 +20,10 @@ function stream(count: number, fields: SuperFields = {}, lastBytes = GSO_SIZE): 
 }
 
 /** How many packets each write holds, in order. */
-function merge(packets: readonly Uint8Array[], uso = true): number[] {
+function merge(packets: readonly Uint8Array[], uso = true, sums: Sums = plainSums): number[] {
   const memory = new Uint8Array(packets.reduce((sum, packet) => sum + packet.length + 16, 0));
   const counts: number[] = [];
-  const merger = new Merger(memory, { uso, write: (_offsets, _lengths, count) => counts.push(count) });
+  const merger = new Merger(memory, { uso, write: (_offsets, _lengths, count) => counts.push(count) }, sums);
   let at = 0;
   for (const packet of packets) {
     memory.set(packet, at + 16);
@@ -345,6 +346,25 @@ describe("limits", () => {
     merger.flush();
     merger.flush();
     expect(written).toEqual([1, 1]);
+  });
+
+  it("checksums are verified of packets alone that all else lets merge, each once", () => {
+    const summed = (packets: readonly Uint8Array[]): number => {
+      let count = 0;
+      const sum: Sums["sum"] = (bytes, at, length, start) => {
+        if (length > 20) count++; // not the IPv4 header's
+        return plainSums.sum(bytes, at, length, start);
+      };
+      merge(packets, false, { ...plainSums, sum });
+      return count;
+    };
+    const acknowledgment = changed(stream(1, V4)[0]!.slice(0, 52), (view) => view.setUint16(2, 52));
+    expect(summed(new Array(3).fill(acknowledgment)), "no payload").toBe(0);
+    expect(summed(stream(3, { ...V4, tcpFlags: 0x02 })), "SYN").toBe(0);
+    expect(summed(stream(3, UDP4)), "UDP to a device that takes none merged").toBe(0);
+    expect(summed([1, 2, 3].flatMap((port) => stream(1, { ...V4, sourcePort: port }))), "flows of one packet").toBe(0);
+    expect(summed([stream(1, V4)[0]!, stream(1, V4)[0]!]), "the same again").toBe(0);
+    expect(summed(stream(4, V4))).toBe(4);
   });
 
   it("a packet alone goes out as it came, behind a header of zeros", () => {
