@@ -53,7 +53,7 @@ export class ChaChaPoly {
   /** Packets that do not lie in the arena pass through here. */
   readonly #packetAt: number;
   /** What stood behind a packet, where its lengths go for a moment. */
-  readonly #behind = new Uint8Array(2 * POLY_BLOCK_BYTES);
+  readonly #behindAt: number;
   #key: HeldAddress;
   #counter: HeldAddress;
   #zeros: HeldAddress;
@@ -70,6 +70,7 @@ export class ChaChaPoly {
     this.#zerosAt = arena.allocateAt(BLOCK_BYTES);
     this.#polyKeyAt = arena.allocateAt(BLOCK_BYTES);
     this.#beforeAt = arena.allocateAt(BLOCK_BYTES);
+    this.#behindAt = arena.allocateAt(2 * POLY_BLOCK_BYTES);
     this.#contextAt = arena.allocateAt(POLY_CONTEXT_MAX_BYTES);
     this.#tagAt = arena.allocateAt(TAG_BYTES);
     this.#packetAt = arena.allocateAt(BLOCK_BYTES + DATAGRAM_MAX_BYTES + 3 * POLY_BLOCK_BYTES) + BLOCK_BYTES;
@@ -93,13 +94,13 @@ export class ChaChaPoly {
     // The key stream's first block is the key of Poly1305 (RFC 8439 §2.6): 64 zeros before the packet, which stand
     // there for as long as it takes, make one call of two.
     const before = at - BLOCK_BYTES;
-    bytes.copyWithin(this.#beforeAt, before, at);
-    bytes.fill(0, before, at);
+    this.#move(before, this.#beforeAt, BLOCK_BYTES);
+    this.#move(this.#zerosAt, before, BLOCK_BYTES);
     this.#crypt(before, BLOCK_BYTES + length);
     this.#authenticate(at, length, this.#arena.baseAddress + before);
-    this.#forget();
-    bytes.copyWithin(before, this.#beforeAt, this.#beforeAt + BLOCK_BYTES);
-    bytes.copyWithin(at + length, this.#tagAt, this.#tagAt + TAG_BYTES);
+    this.#forgetKey();
+    this.#move(this.#beforeAt, before, BLOCK_BYTES);
+    this.#move(this.#tagAt, at + length, TAG_BYTES);
     if (at === this.#packetAt) buffer.set(bytes.subarray(at, at + length + TAG_BYTES), offset);
   }
 
@@ -115,7 +116,8 @@ export class ChaChaPoly {
     this.#authenticate(at, openedBytes, this.#polyKey!);
     const isTrue = this.#isTag(at + openedBytes);
     if (isTrue) this.#crypt(at, openedBytes);
-    this.#forget();
+    this.#forgetKey();
+    this.#move(this.#zerosAt, this.#polyKeyAt, BLOCK_BYTES);
     if (isTrue && at === this.#packetAt) buffer.set(bytes.subarray(at, at + openedBytes), offset);
     return isTrue;
   }
@@ -132,12 +134,23 @@ export class ChaChaPoly {
   }
 
   /** After each packet: no key stays here. (Poly1305_Final wipes its context.) */
-  #forget(): void {
+  #forgetKey(): void {
     const { words } = this.#arena;
     const keyWord = this.#keyAt >>> 2;
-    const polyWord = this.#polyKeyAt >>> 2;
     for (let i = 0; i < KEY_WORDS; i++) words[keyWord + i] = 0;
-    for (let i = 0; i < BLOCK_BYTES / 4; i++) words[polyWord + i] = 0;
+  }
+
+  /** A few bytes, none of them in both places. copyWithin() takes longer to begin than this to end. */
+  #move(from: number, to: number, count: number): void {
+    if (((from | to | count) & 3) === 0) {
+      const { words } = this.#arena;
+      const fromWord = from >>> 2;
+      const toWord = to >>> 2;
+      for (let i = 0; i < count >>> 2; i++) words[toWord + i] = words[fromWord + i]!;
+      return;
+    }
+    const { bytes } = this.#arena;
+    for (let i = 0; i < count; i++) bytes[to + i] = bytes[from + i]!;
   }
 
   /** RFC 8439 §2.8: the nonce is 32 zero bits ‖ counter; before it the number of the first block. */
@@ -164,15 +177,12 @@ export class ChaChaPoly {
    */
   #authenticate(at: number, length: number, polyKey: number): void {
     const { bytes, baseAddress } = this.#arena;
-    const behind = this.#behind;
     const end = at + length;
     const lengths = at + ((length + POLY_BLOCK_BYTES - 1) & -POLY_BLOCK_BYTES);
     const total = lengths + POLY_BLOCK_BYTES - end;
     assert(end + total <= bytes.length, "there is room behind a packet for its lengths");
-    for (let i = 0; i < total; i++) {
-      behind[i] = bytes[end + i]!;
-      bytes[end + i] = 0;
-    }
+    this.#move(end, this.#behindAt, total);
+    this.#move(this.#zerosAt, end, total);
     bytes[lengths + 8] = length;
     bytes[lengths + 9] = length >>> 8;
     bytes[lengths + 10] = length >>> 16;
@@ -180,7 +190,7 @@ export class ChaChaPoly {
     init(this.#context!, polyKey);
     update(this.#context!, baseAddress + at, end + total - at);
     final(this.#context!, this.#tag!);
-    for (let i = 0; i < total; i++) bytes[end + i] = behind[i]!;
+    this.#move(this.#behindAt, end, total);
   }
 
   /** In the same time for every tag. */
