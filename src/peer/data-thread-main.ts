@@ -13,6 +13,7 @@ import { UdpSocket, udpSocketArenaBytes } from "../io/ffi/udp-socket.ts";
 import { NATIVE_CRYPTO_ARENA_BYTES } from "../io/native-crypto.ts";
 import { osRandom } from "../io/os-random.ts";
 import { createSimdSums } from "../io/simd-sums.ts";
+import { warmUp } from "../wireguard/warm-up.ts";
 import type { DataThreadCommand, DataThreadEvent, DataThreadStart, DataThreadStatus } from "./data-thread-messages.ts";
 import { PacketLoop } from "./packet-loop.ts";
 
@@ -100,6 +101,7 @@ function main(start: DataThreadStart): void {
     return { peers: engine.status(), counters, nowMs: loop.nowMs(), lastTimestamp: engine.lastTimestamp };
   }
 
+  warmUp(crypto, osRandom);
   tell({ kind: "started", reason });
   loop.run();
   port.close();
