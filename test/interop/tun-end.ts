@@ -90,11 +90,23 @@ export class TunEnd implements AsyncDisposable {
     this.folder = folder;
   }
 
-  static async start(spec: EndSpec, namespace: Namespace, config: string, device = deviceOf(spec)): Promise<TunEnd> {
+  /** `planted`: a script that runs ahead of the program, in each of its threads. */
+  static async start(
+    spec: EndSpec,
+    namespace: Namespace,
+    config: string,
+    device = deviceOf(spec),
+    planted?: string,
+  ): Promise<TunEnd> {
     const folder = mkdtempSync(join(tmpdir(), "wirebadge-tun-"));
     const file = join(folder, `${device}.conf`);
     writeFileSync(file, config, { mode: 0o600 });
     const words = [WIREBADGE, "wg", file, "--tun", "--json"];
+    if (planted !== undefined) {
+      const script = join(folder, "planted.cjs");
+      writeFileSync(script, planted);
+      words.unshift("--require", script);
+    }
     const program = new Program(`wirebadge ${spec.name}`, process.execPath, words, { namespace });
     const end = new TunEnd(spec, namespace, program, folder);
     await program.event("ready line", (record) => (record["event"] === "ready" ? record : undefined));

@@ -1,5 +1,8 @@
 // `wirebadge wg --tun` over real TUN devices in network namespaces: data both ways by hash, beside itself and other
 // implementations; and its end on every way out.
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
 import { Lab, type Namespace } from "../namespaces.ts";
@@ -61,6 +64,50 @@ describe.runIf(needs("root", "tun", "netns", "curl"))("wirebadge wg --tun", () =
     expect(a.ip("route", "show", "table", "all")).not.toContain(deviceOf(A));
     expect(a.ip("rule", "show")).toBe(rules);
     expect(there.program.alive).toBe(true);
+  });
+
+  test.each([
+    ["process.exit", "process.exit(7)", 7],
+    ["an uncaught error", "throw new Error('planted')", 1],
+  ] as const)("%s of the main thread ends it within 1.5 s, device and all", async (_what, statement, code) => {
+    await using lab = new Lab();
+    const { a } = joined(lab);
+    const planted = `if (require("node:worker_threads").isMainThread) process.on("SIGUSR2", () => { ${statement}; });`;
+    await using end = await TunEnd.start(A, a, configOf(A, B), "wbta", planted);
+    expect(a.ip("link", "show")).toContain("wbta");
+    const startedMs = performance.now();
+    end.program.child.kill("SIGUSR2");
+    expect(await end.program.exited).toBe(code);
+    expect(performance.now() - startedMs).toBeLessThan(END_MAX_MS);
+    expect(a.ip("link", "show")).not.toContain("wbta");
+  });
+
+  test("a data thread that fails is started again, with its sessions made anew; not for ever", async () => {
+    await using lab = new Lab();
+    const { a, b } = joined(lab);
+    await using _there = (await startEnd("wirebadge", B, b, {}))!;
+    const folder = mkdtempSync(join(tmpdir(), "wirebadge-tun-"));
+    const trigger = join(folder, "fail");
+    const planted = `const fs = require("node:fs");
+      const now = Date.now;
+      const failing = () => {
+        if (!fs.existsSync("${trigger}")) return now();
+        fs.unlinkSync("${trigger}");
+        throw new Error("planted");
+      };
+      if (!require("node:worker_threads").isMainThread) Date.now = failing;`;
+    await using end = await TunEnd.start(A, a, configOf(A, B), "wbta", planted);
+    const ping = () => a.run(requireTool("ping"), ["-c", "1", "-W", "2", B.inside[4]], { check: false });
+    expect((await ping()).code).toBe(0);
+    for (let failures = 1; failures <= 3; failures++) {
+      writeFileSync(trigger, "");
+      await until("a new start", () => end.program.output.split("data-thread-restart").length > failures);
+      await until("an answer", async () => (await ping()).code === 0);
+    }
+    writeFileSync(trigger, "");
+    expect(await end.program.exited).toBe(2);
+    expect(end.program.output).toContain("planted");
+    rmSync(folder, { recursive: true });
   });
 
   test("the device taken away ends it with the reason", async () => {
