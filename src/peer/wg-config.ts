@@ -450,3 +450,16 @@ export function parseWgConfig(fileName: string, text: string, options: WgConfigO
   for (const [index, raw] of lines.entries()) parser.line(index + 1, raw);
   return parser.result();
 }
+
+/** Says of each hook and `[Peer]` that was passed over where it stands. */
+export function warnOfIgnored(
+  fileName: string,
+  { ignored, ownPeerLine: line }: WgConfig,
+  logger: { warn(fields: object, text: string): void },
+): void {
+  for (const { line: at, key } of ignored) {
+    logger.warn({ event: "hook-ignored", line: at, key }, `${fileName}:${at}: ${key} is not run`);
+  }
+  if (line !== undefined)
+    logger.warn({ event: "own-peer-ignored", line }, `${fileName}:${line}: this [Peer] is ourselves`);
+}

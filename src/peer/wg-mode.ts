@@ -23,7 +23,7 @@ import { OverlayDns } from "./overlay-dns.ts";
 import { OwnerCheck } from "./owner.ts";
 import { PeerViews } from "./peer-views.ts";
 import { hostNetwork } from "./real-network.ts";
-import { parseWgConfig, type WgConfig } from "./wg-config.ts";
+import { parseWgConfig, type WgConfig, warnOfIgnored } from "./wg-config.ts";
 import { WgEndpoints } from "./wg-endpoints.ts";
 
 export interface WgModeOptions {
@@ -57,13 +57,7 @@ export async function startWgMode(options: WgModeOptions): Promise<RunningWg> {
       hint: "give --socks 127.0.0.1:1080 or --socks unix:/path/in/a/folder/of/yours",
     });
   }
-  for (const { line, key } of config.ignored) {
-    options.logger.warn({ event: "hook-ignored", line, key }, `${options.fileName}:${line}: ${key} is not run`);
-  }
-  if (config.ownPeerLine !== undefined) {
-    const place = `${options.fileName}:${config.ownPeerLine}`;
-    options.logger.warn({ event: "own-peer-ignored", line: config.ownPeerLine }, `${place}: this [Peer] is ourselves`);
-  }
+  warnOfIgnored(options.fileName, config, options.logger);
   const mode = new WgMode(options, config);
   try {
     return await mode.start();

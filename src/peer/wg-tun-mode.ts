@@ -12,7 +12,7 @@ import type { DataThreadStatus } from "./data-thread-messages.ts";
 import { HostNetwork, journalFolder } from "./tun/host-network.ts";
 import { UapiServer } from "./tun/uapi-server.ts";
 import { WgTunDevice } from "./tun/wg-tun-device.ts";
-import { parseWgConfig, type WgConfig } from "./wg-config.ts";
+import { parseWgConfig, type WgConfig, warnOfIgnored } from "./wg-config.ts";
 
 export interface RunningWgTun {
   readonly publicKey: string;
@@ -41,6 +41,7 @@ export interface WgTunOptions {
 /** @throws WirebadgeError CONFIG_INVALID, CONFLICT, PORT_TAKEN, NATIVE_UNAVAILABLE, with nothing left on the host */
 export async function startWgTunMode(options: WgTunOptions): Promise<RunningWgTun> {
   const config = parseWgConfig(options.fileName, options.configText, { ignoreHooks: options.ignoreHooks });
+  warnOfIgnored(options.fileName, config, options.logger);
   const mode = new WgTunMode(options, config);
   try {
     return await mode.start();

@@ -8,6 +8,7 @@ export const EINTR = 4;
 export const EIO = 5;
 export const EBADF = 9;
 export const EAGAIN = 11;
+export const EACCES = 13;
 export const EBUSY = 16;
 export const EINVAL = 22;
 export const EMSGSIZE = 90;

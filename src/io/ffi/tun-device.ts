@@ -6,7 +6,7 @@ import { utf8 } from "../../base/bytes.ts";
 import { WirebadgeError } from "../../base/errors.ts";
 import { type PacketDevice, VNET_HEADER_BYTES } from "../data-plane.ts";
 import type { Arena } from "./arena.ts";
-import { EAGAIN, EBUSY, EINTR, EINVAL, errnoName, lastErrno, systemError } from "./errno.ts";
+import { EACCES, EAGAIN, EBUSY, EINTR, EINVAL, EPERM, errnoName, lastErrno, systemError } from "./errno.ts";
 import { bindNative, hasLinuxLayouts, type NativeFunction } from "./koffi.ts";
 
 const O_RDWR_NONBLOCK_CLOEXEC = 2 | 0x800 | 0x80000;
@@ -164,12 +164,13 @@ function openTun(functions: Libc, arena: Arena, name: string, options: TunOption
   arena.bytes.set(utf8("/dev/net/tun\0"), at);
   const fd = functions.open(arena.baseAddress + at, O_RDWR_NONBLOCK_CLOEXEC, 0);
   if (fd < 0) {
-    const cause = systemError("open /dev/net/tun", lastErrno());
-    throw unavailable(
-      `no TUN devices here (${cause.code})`,
-      "load the tun module, in a container give it the device",
-      cause,
-    );
+    const errno = lastErrno();
+    const cause = systemError("open /dev/net/tun", errno);
+    const remedy =
+      errno === EACCES || errno === EPERM
+        ? "run as root, or with CAP_NET_ADMIN and a /dev/net/tun that this user may open"
+        : "load the tun module, in a container give it the device";
+    throw unavailable(`no TUN devices here (${cause.code})`, remedy, cause);
   }
   try {
     let hasHeader = options.vnetHeader !== false;
