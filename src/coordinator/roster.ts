@@ -61,6 +61,12 @@ export class Roster {
     this.#compiler = this.#filled(policy);
   }
 
+  /** An identity that is new or has changed, before any session of it: as `put`. */
+  know(name: string): Affected {
+    const row = this.#world.identities.get(name);
+    return row === undefined ? "related" : this.#compiler.setIdentity(policyIdentity(row));
+  }
+
   /** New, or with other offers. "all": lists such as `tag:` or `node:*` now name more: every peer's map may differ. */
   put(session: SessionRow): Affected {
     this.#world.sessions.set(session.id, session);
@@ -116,6 +122,9 @@ export class Roster {
 
   #filled(policy: Policy): PolicyCompiler {
     const compiler = new PolicyCompiler(policy, policyNetwork(this.#world.network));
+    for (const row of this.#world.identities.values()) {
+      if (row.removedMs === undefined) compiler.setIdentity(policyIdentity(row)); // with a session or without one
+    }
     for (const session of this.#world.sessions.values()) this.#place(compiler, session);
     return compiler;
   }

@@ -110,6 +110,7 @@ export class Lawyer {
   #update(policy: Policy, world: World): void {
     if (this.#compiler?.policy !== policy) {
       this.#compiler = new PolicyCompiler(policy, world.network);
+      for (const identity of world.identities.values()) this.#compiler.setIdentity(identity);
       this.#known = new Map();
     }
     for (const id of [...this.#known.keys()]) {

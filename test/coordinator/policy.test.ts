@@ -195,3 +195,26 @@ test("can says yes, no and why, for identities with and without a session", asyn
     expect((await network.refusal("GET", path)).code).toBe(code);
   }
 });
+
+test("a node that is not there yet, or no more, still joins the lists that say what is the same thing", async () => {
+  // gw-2 is in both lists: so gw-1, which routes to 10.20.7.7, reaches what `web` is, and a never on it closes that.
+  const policy = {
+    services: { web: { at: "10.20.7.7 tcp:80", via: ["tag:red"] } },
+    routes: { "10.20.0.0/16": { via: ["node:*"] } },
+    grants: [{ id: "wide", from: "kind:agent", to: "10.20.0.0/16 any" }],
+    never: [{ id: "not-web", from: "kind:agent", to: "service:web" }],
+  };
+  const gateway = await network.join("node:gw-1", { offers: { routes: ["10.20.0.0/16"], serves: [] } });
+  await network.join("agent:coder");
+  const closing = (): readonly string[] =>
+    gateway.view.inbound.filter(({ action }) => action === "deny").map(({ id }) => id);
+  await network.setPolicy(policy);
+  await gateway.until(() => gateway.view.policyVersion === 1, "the policy is there");
+  expect(closing()).toEqual([]);
+  await network.token({ as: "node:gw-2", tags: ["red"] });
+  await gateway.until(() => closing().length > 0, "the never reaches it");
+  expect(closing()).toEqual(["not-web"]);
+  await network.setPolicy({ ...policy, tests: [] });
+  await gateway.until(() => gateway.view.policyVersion === 2, "the next policy is there");
+  expect(closing()).toEqual(["not-web"]);
+});

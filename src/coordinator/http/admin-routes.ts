@@ -169,8 +169,12 @@ export function addAdminRoutes(app: OpenAPIHono, parts: AdminParts): void {
   addRecordRoutes(app, parts);
 }
 
-function addTokenRoutes(app: OpenAPIHono, { core }: AdminParts): void {
-  app.openapi(routes.createToken, async (c) => c.json(await createToken(core, c.req.valid("json"), ACTOR), 201));
+function addTokenRoutes(app: OpenAPIHono, { core, netmaps, roster }: AdminParts): void {
+  app.openapi(routes.createToken, async (c) => {
+    const token = await createToken(core, c.req.valid("json"), ACTOR);
+    if (roster.know(token.as) === "all") netmaps.refreshAll(); // a node counts in `via` lists before it is there
+    return c.json(token, 201);
+  });
   app.openapi(routes.listTokens, async (c) => c.json({ tokens: await listTokens(core) }, 200));
   app.openapi(routes.revokeToken, async (c) => c.json(await revokeToken(core, c.req.valid("param").id, ACTOR), 200));
 }

@@ -1,0 +1,10 @@
+// Seeds that broke something once, each under the name of what it found.
+import { expect, test } from "vitest";
+import { runSeeds } from "../../src/sim/report.ts";
+
+test.each([[287448775, "a never that reaches a service through the `via` list of a node without a session"]] as const)(
+  "seed %i holds: %s",
+  (seed) => {
+    expect(runSeeds({ seed, count: 1 }).failed).toBeUndefined();
+  },
+);
