@@ -13,6 +13,7 @@ import {
   sessionListSchema,
   tokenCreatedSchema,
   tokenListSchema,
+  tokenRevokedSchema,
 } from "../../src/coordinator/http/schema.ts";
 import { TestNetwork } from "./network.ts";
 
@@ -143,6 +144,26 @@ test("tokens, identities and sessions are listed without secrets", async () => {
   expect(again.code).toBe("IDENTITY_MISMATCH");
   const otherTag = await network.refusal("POST", "/v1/tokens", { as: "agent:listed", tags: ["prod"] });
   expect(otherTag.code).toBe("IDENTITY_MISMATCH");
+});
+
+test.each(["10.20.0.0/16", "fd00:20::/32", "host:*.internal", "service:staging"])(
+  "a token may let its sessions offer %s",
+  async (offer) => {
+    const created = await network.admin(tokenCreatedSchema, "POST", "/v1/tokens", { as: "node:gw", mayRoute: [offer] });
+    expect(created.mayRoute).toEqual([offer]);
+  },
+);
+
+test("a token that is revoked again stays as it was, and the audit log says it once", async () => {
+  const { id } = await network.token({ as: "agent:twice-revoked" });
+  const first = await network.admin(tokenRevokedSchema, "DELETE", `/v1/tokens/${id}`);
+  network.clock.aheadMs += 1_000;
+  expect(await network.admin(tokenRevokedSchema, "DELETE", `/v1/tokens/${id}`)).toEqual(first);
+  const { entries } = await network.admin(auditSchema, "GET", "/v1/audit?limit=1000");
+  expect(entries.filter(({ subject }) => subject === `token:${id}`).map(({ action }) => action)).toEqual([
+    "token.create",
+    "token.revoke",
+  ]);
 });
 
 test("an identity that is removed takes its sessions and tokens with it, and its name may be used anew", async () => {

@@ -93,15 +93,25 @@ export const MUTATED: readonly MutatedSource[] = [
   { file: "src/peer/name-dial.ts", tests: ["test/peer/name-dial.test.ts", "test/peer/gateway.test.ts"] },
   // tokens, enrolment and the control channel
   { core: true, file: "src/control/token.ts", tests: ["test/control/token.test.ts"] },
-  { core: true, file: "src/coordinator/tokens.ts", tests: ["test/coordinator/refusals.test.ts", ...JOINING] },
+  {
+    core: true,
+    file: "src/coordinator/tokens.ts",
+    tests: ["test/coordinator/admin.test.ts", "test/coordinator/refusals.test.ts", ...JOINING],
+  },
   { file: "src/coordinator/enrolment.ts", tests: JOINING },
   {
     file: "src/coordinator/control-connection.ts",
     tests: ["test/coordinator/control-connection.test.ts", "test/coordinator/channel.test.ts", ...JOINING],
   },
-  { file: "src/coordinator/revocation.ts", tests: ["test/coordinator/peers.test.ts", ...JOINING] },
+  {
+    file: "src/coordinator/revocation.ts",
+    tests: ["test/coordinator/peers.test.ts", "test/coordinator/admin.test.ts", ...JOINING],
+  },
   { file: "src/coordinator/epoch.ts", tests: ["test/coordinator/old-copy.test.ts", ...JOINING] },
-  { file: "src/coordinator/continuity.ts", tests: ["test/coordinator/old-copy.test.ts", ...JOINING] },
+  {
+    file: "src/coordinator/continuity.ts",
+    tests: ["test/coordinator/continuity.test.ts", "test/coordinator/old-copy.test.ts", ...JOINING],
+  },
   { file: "src/coordinator/probe-server.ts", tests: ["test/coordinator/peers.test.ts", ...JOINING] },
   { file: "src/coordinator/source-limits.ts", tests: ["test/coordinator/limits.test.ts", ...JOINING] },
   { file: "src/control/noise-nk.ts", tests: ["test/control/noise-nk.test.ts", ...CONTROL] },

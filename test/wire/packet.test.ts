@@ -114,6 +114,11 @@ describe("decodePacket", () => {
     expect(quote(ipv6(A6, B6, 1, new Uint8Array(8)))).toBe("ICMP_OF_OTHER_FAMILY");
   });
 
+  it("takes an ICMP error whose quote was cut 8 bytes behind the header", () => {
+    expect(decode(icmp(B4, A4, 3, 1, 0, UDP4.slice(0, 28)))).toMatchObject({ innerOffset: 28 });
+    expect(decode(icmp(B6, A6, 1, 0, 0, UDP6.slice(0, 48)))).toMatchObject({ innerOffset: 48 });
+  });
+
   it("reads an error about a packet that has fewer than 64 bits behind its header", () => {
     const info = new PacketInfo();
     for (const [quote, error] of [
@@ -220,6 +225,19 @@ describe("decodePacket", () => {
     ["ICMPv6 inside IPv4", "ICMP_OF_OTHER_FAMILY", ipv4(A4, B4, new Uint8Array(8), { protocol: PROTOCOL_ICMPV6 })],
     ["ICMP inside IPv6", "ICMP_OF_OTHER_FAMILY", ipv6(A6, B6, 1, new Uint8Array(8))],
     ["an ICMP error that quotes 27 bytes", "TRUNCATED_QUOTE", icmp(B4, A4, 3, 1, 0, UDP4.slice(0, 27))],
+    ["an ICMP error that quotes nothing", "TRUNCATED_QUOTE", icmp(B4, A4, 3, 1, 0, new Uint8Array(0))],
+    [
+      "an ICMP error that quotes 19 bytes which say that they are all",
+      "TRUNCATED_QUOTE",
+      icmp(
+        B4,
+        A4,
+        3,
+        1,
+        0,
+        change(UDP4.slice(0, 19), (b) => writeU16(b, 2, 19)),
+      ),
+    ],
     ["an ICMPv6 error that quotes 47 bytes", "TRUNCATED_QUOTE", icmp(B6, A6, 1, 0, 0, UDP6.slice(0, 47))],
   ])("drops %s as %s", (_, drop, bytes) => {
     expect(decode(bytes)).toBe(drop);

@@ -3,6 +3,7 @@ import { describe, expect, test } from "vitest";
 import { STAGED_PACKETS_MAX } from "../../src/base/limits.ts";
 import type { NativeCrypto } from "../../src/crypto/native.ts";
 import { createNativeCrypto } from "../../src/io/native-crypto.ts";
+import { decodeResponse } from "../../src/wire/wireguard.ts";
 import { type Passed, START_MS, World, type WorldDevice } from "./world.ts";
 
 const SECOND = 1_000;
@@ -176,6 +177,24 @@ describe("retries", () => {
     expect(times[0]).toBe(0);
     expect(times.every((time, i) => i === 0 || time - times[i - 1]! >= 5)).toBe(true);
     expect(times.length).toBe(3);
+  });
+
+  test("a response that is played again finds no handshake, not even while the next one runs", () => {
+    const world = newWorld();
+    const [a, b, toB] = world.pair();
+    a.send(toB, 100);
+    world.run(6 * SECOND);
+    const response = b.sent.find((passed) => passed.kind === "response")!;
+    // The second is the way of one that has waited at the gate: when it came in, the handshake was still there.
+    const acceptLate = (): string => toB.acceptResponse(world.nowMs, b.endpoint, decodeResponse(response.bytes, 0));
+    expect(a.receive(b.endpoint, response.bytes)).toBe("UNKNOWN_INDEX");
+    expect(acceptLate()).toBe("UNKNOWN_INDEX");
+    a.device.startHandshake(world.nowMs, toB);
+    expect(a.count("initiation")).toBe(2);
+    expect(a.receive(b.endpoint, response.bytes)).toBe("UNKNOWN_INDEX");
+    expect(acceptLate()).toBe("UNKNOWN_INDEX");
+    world.run(SECOND);
+    expect(a.device.counters.HANDSHAKES_COMPLETED).toBe(2);
   });
 
   test("each initiation has another ephemeral key, another index and a later timestamp than the one before", () => {
@@ -385,6 +404,17 @@ describe("keepalives", () => {
     expect(a.device.nextDeadlineMs()).toBeGreaterThan(world.nowMs + 60 * SECOND);
   });
 
+  test("setting the interval that it has already sends nothing", () => {
+    const world = newWorld();
+    const [a, , toB] = world.pair({ persistentKeepaliveMs: 25 * SECOND });
+    world.run(SECOND);
+    const sent = a.sent.length;
+    a.device.updatePeer(world.nowMs, toB, { persistentKeepaliveMs: 25 * SECOND });
+    expect(a.sent.length).toBe(sent);
+    a.device.updatePeer(world.nowMs, toB, { persistentKeepaliveMs: 20 * SECOND });
+    expect(a.sent.length).toBe(sent + 1);
+  });
+
   test("a keepalive is not answered by a keepalive", () => {
     const world = newWorld();
     const [a, b, toB] = world.pair();
@@ -428,6 +458,17 @@ describe("roaming", () => {
     expect(b.events.at(-1)).toBe("endpoint 4242");
     expect(b.receive(a.endpoint, message.bytes)).toBe("REPLAYED"); // and a replay doesn't bring it back
     expect(toA.endpoint).toEqual(elsewhere);
+  });
+
+  test("a handshake from the endpoint that is known changes nothing and says nothing", () => {
+    const world = newWorld();
+    const [a, b, toB, toA] = world.pair();
+    const known = [toB.endpoint, toA.endpoint];
+    a.send(toB, 100);
+    world.run(SECOND);
+    expect([a.events, b.events]).toEqual([["started initiator"], ["started responder"]]);
+    expect(toB.endpoint).toBe(known[0]);
+    expect(toA.endpoint).toBe(known[1]);
   });
 
   test("a peer without an endpoint is answered where its initiation came from", () => {
