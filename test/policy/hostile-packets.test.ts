@@ -75,7 +75,8 @@ class Model {
     const { fragment } = read;
     const key = [from, read.protocol, fragment?.id, ...read.source, ...read.destination].join();
     if (fragment !== undefined && fragment.offsetBytes > 0) return this.#fragments.has(key);
-    if ([0, 129].includes(read.icmpType) && classOf(read) === "icmp") return false; // an answer to no question
+    const echoReply = read.protocol === 1 ? 0 : 129; // of its family: 0 in ICMPv6 is no answer
+    if (classOf(read) === "icmp" && read.icmpType === echoReply) return false; // to no question
     const hasPorts = read.protocol === 6 || read.protocol === 17;
     const to = addressOf(read.destination);
     const asked = { from, at: this.#at, to, protocol: classOf(read), port: hasPorts ? read.destinationPort : 0 };
