@@ -56,8 +56,10 @@ async function specificationsOf(test: string): Promise<TestSpecification[]> {
   return known;
 }
 
-function firstFailed(modules: readonly TestModule[]): string | undefined {
+/** Of this file alone: vitest gives back every module that it ever ran, as each was when it last ran. */
+function firstFailed(modules: readonly TestModule[], test: string): string | undefined {
   for (const module of modules) {
+    if (module.moduleId !== join(top, test)) continue;
     const file = module.moduleId.slice(top.length);
     for (const test of module.children.allTests("failed")) return `${file} > ${test.fullName}`;
     if (!module.ok()) return `${file} > (does not load)`;
@@ -71,7 +73,7 @@ async function run(job: Job): Promise<Answer> {
   let failed: string | undefined;
   for (const test of job.tests) {
     const result = await vitest.runTestSpecifications(await specificationsOf(test));
-    failed = firstFailed(result.testModules);
+    failed = firstFailed(result.testModules, test);
     if (failed === undefined && result.unhandledErrors.length > 0) failed = `${test} > (an error outside of tests)`;
     if (failed !== undefined) break;
   }

@@ -10,13 +10,13 @@ import { afterAll, describe, expect, test } from "vitest";
 import { type Prefix, parseAddress, parsePrefix } from "../../src/base/address.ts";
 import { chooseMtu, HostNetwork, type TunPlan, undoLeftovers } from "../../src/peer/tun/host-network.ts";
 import type { InterfaceAddress } from "../../src/peer/tun/route-plan.ts";
+import type { HostNetworkEndOptions } from "../interop/host-network-end.ts";
+import { type NamespaceTools, namespaceTools, readSysctl } from "../interop/namespace-tools.ts";
 import { Lab, type Namespace } from "../namespaces.ts";
 import { needs, requireTool } from "../needs.ts";
 import { Program } from "../scripts/program.ts";
-import type { HostNetworkEndOptions } from "./host-network-end.ts";
-import { type NamespaceTools, namespaceTools, readSysctl } from "./namespace-tools.ts";
 
-const END = fileURLToPath(new URL("host-network-end.ts", import.meta.url));
+const END = fileURLToPath(new URL("../interop/host-network-end.ts", import.meta.url));
 const SRC_VALID_MARK = "net.ipv4.conf.all.src_valid_mark";
 const KEY = "aK8FWhiV1CtKFbKUPssL13P+Tv+c5owmYcU5PCP6yFw=";
 const PEER_KEY = "HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw=";

@@ -6,10 +6,10 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
 import { UAPI_FOLDER } from "../../src/peer/tun/uapi-server.ts";
+import { A, B, configOf, deviceOf, joined, startEnd, TunEnd } from "../interop/tun-end.ts";
 import { Lab, type Namespace } from "../namespaces.ts";
 import { needs, requireTool } from "../needs.ts";
 import { Program, until } from "../scripts/program.ts";
-import { A, B, configOf, deviceOf, joined, startEnd, TunEnd } from "./tun-end.ts";
 
 const WIREBADGE = fileURLToPath(new URL("../../bin/wirebadge", import.meta.url));
 const DEVICE = deviceOf(A);
