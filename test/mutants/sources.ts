@@ -45,7 +45,6 @@ export const MUTATED: readonly MutatedSource[] = [
   { file: "src/filter/flow-index.ts", tests: ["test/filter/flow-table.test.ts", ...FILTER] },
   { file: "src/filter/flow-pages.ts", tests: ["test/filter/flow-table.test.ts", ...FILTER] },
   {
-    core: true,
     file: "src/filter/rules.ts",
     tests: [...FILTER, "test/policy/never.test.ts", "test/policy/oracle.test.ts"],
   },
@@ -62,39 +61,36 @@ export const MUTATED: readonly MutatedSource[] = [
   { file: "src/engine/outbound.ts", tests: [...ENGINE, "test/engine/wg-engine.test.ts"] },
   { file: "src/engine/routes.ts", tests: ["test/engine/routes.test.ts", ...ENGINE] },
   // leases
-  { core: true, file: "src/engine/lease-exchange.ts", tests: ["test/engine/lease-exchange.test.ts", ...ENGINE] },
+  { file: "src/engine/lease-exchange.ts", tests: ["test/engine/lease-exchange.test.ts", ...ENGINE] },
   { file: "src/engine/link-service.ts", tests: ENGINE },
   { file: "src/engine/peer-link.ts", tests: ["test/engine/peer-link.test.ts", ...ENGINE] },
   { core: true, file: "src/control/lease.ts", tests: ["test/control/lease.test.ts"] },
   // the replay window, the mac checks and what stands around them
   { core: true, file: "src/wireguard/replay-window.ts", tests: ["test/wireguard/replay-window.test.ts"] },
-  { core: true, file: "src/wireguard/cookies.ts", tests: ["test/wireguard/cookies.test.ts", ...DEVICE] },
+  { file: "src/wireguard/cookies.ts", tests: ["test/wireguard/cookies.test.ts", ...DEVICE] },
   { file: "src/wireguard/rate-limiter.ts", tests: ["test/wireguard/rate-limiter.test.ts", ...DEVICE] },
   { file: "src/wireguard/handshake-gate.ts", tests: ["test/wireguard/handshake-flood.test.ts", ...DEVICE] },
   { file: "src/wireguard/handshake-work.ts", tests: ["test/wireguard/handshake-flood.test.ts", ...DEVICE] },
   { file: "src/wireguard/handshake.ts", tests: ["test/wireguard/handshake.test.ts", ...DEVICE] },
-  { core: true, file: "src/wireguard/device.ts", tests: DEVICE },
+  { file: "src/wireguard/device.ts", tests: DEVICE },
   { file: "src/wireguard/tunnel.ts", tests: ["test/wireguard/tunnel.test.ts", ...DEVICE] },
   { file: "src/wireguard/session.ts", tests: ["test/wireguard/session.test.ts", ...DEVICE] },
   { file: "src/wireguard/tai64n.ts", tests: ["test/wireguard/tai64n.test.ts", ...DEVICE] },
   // what a gateway dials
   {
-    core: true,
     file: "src/peer/dial-rules.ts",
     tests: ["test/peer/dial-rules.test.ts", "test/peer/gateway.test.ts"],
     tables: ["REFUSED"],
   },
   {
-    core: true,
     file: "src/peer/gateway-offers.ts",
     tests: ["test/peer/gateway-offers.test.ts", "test/peer/gateway.test.ts"],
   },
   { file: "src/peer/gateway-request.ts", tests: ["test/peer/gateway.test.ts", "test/peer/name-dial.test.ts"] },
   { file: "src/peer/name-dial.ts", tests: ["test/peer/name-dial.test.ts", "test/peer/gateway.test.ts"] },
   // tokens, enrolment and the control channel
-  { core: true, file: "src/control/token.ts", tests: ["test/control/token.test.ts"] },
+  { file: "src/control/token.ts", tests: ["test/control/token.test.ts"] },
   {
-    core: true,
     file: "src/coordinator/tokens.ts",
     tests: ["test/coordinator/admin.test.ts", "test/coordinator/refusals.test.ts", ...JOINING],
   },
