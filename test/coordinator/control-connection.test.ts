@@ -39,6 +39,8 @@ interface Desk {
   readonly detached: string[];
   /** Types of the records that were handled. */
   readonly handled: string[];
+  /** Who asked to be let in. */
+  readonly asked: string[];
   peer(): RawPeer;
 }
 
@@ -48,9 +50,11 @@ async function desk(options: { admission?: Promise<unknown>; handshakes?: Source
   servers.push(server);
   await once(server, "listening");
   const [connections, detached, handled] = [[] as ControlConnection[], [] as string[], [] as string[]];
+  const asked: string[] = [];
   const counters = new Counters();
   const handler: ControlHandler = {
     admit: async () => {
+      asked.push(SESSION);
       await options.admission;
       return SESSION;
     },
@@ -73,7 +77,7 @@ async function desk(options: { admission?: Promise<unknown>; handshakes?: Source
   });
   const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
   const token = { url, coordinatorKey: noiseKeys.publicKey, id: "t_0123456789abcdef", secret: new Uint8Array(32) };
-  return { counters, connections, detached, handled, peer: () => new RawPeer(token) };
+  return { counters, connections, detached, handled, asked, peer: () => new RawPeer(token) };
 }
 
 const drops = (at: Desk): Record<string, number> => at.counters.toObject();
@@ -99,6 +103,7 @@ test("so many records may wait behind one that is worked on; one more ends the c
     const peer = await at.peer().shaken();
     peer.send(peer.hello());
     peer.send(peer.enroll());
+    await soon(() => at.asked).toEqual([SESSION]); // else hello and enrolment might wait among the others
     for (let i = 0; i < CONTROL_RECORDS_WAITING_MAX + more; i++) peer.send(PING);
     if (more === 1) {
       expect((await peer.closed()).code).toBe(CLOSE.tooMany);
