@@ -103,7 +103,9 @@ async function checkResponder(ours: OurEnd, there: Namespace): Promise<number> {
   for (const run of await Promise.all(runs)) expect(run.stdout).toContain(`${count} received, 0% packet loss`);
   const report = await ours.until("a report", () => true);
   expect(report.echoesAnswered).toBe(2 * PAST_REKEYS_S + 6);
-  expect(report.sessions).toEqual(Array<string>(REKEYS + 1).fill("responder"));
+  // On a busy machine it may ask once more: our answer came after it had sent its next initiation.
+  expect(report.sessions.length).toBeGreaterThanOrEqual(REKEYS + 1);
+  expect(new Set(report.sessions)).toEqual(new Set(["responder"]));
   expect(report.counters["INITIATIONS_SENT"]).toBe(0);
   return report.echoesAnswered;
 }
