@@ -102,6 +102,7 @@ function main(start: DataThreadStart): void {
   }
 
   warmUp(crypto, osRandom);
+  if (start.state !== undefined) engine.apply(loop.nowMs(), start.state);
   tell({ kind: "started", reason });
   loop.run();
   port.close();

@@ -20,6 +20,8 @@ export interface DataThreadStart {
   readonly requireNative: boolean;
   /** TAI64N of the last initiation sent, when there was one. */
   readonly lastTimestamp: Uint8Array | undefined;
+  /** What it is from its first packet on: without peers it would answer live connections by resets. */
+  readonly state: DesiredState | undefined;
 }
 
 export type DataThreadCommand =

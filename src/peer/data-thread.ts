@@ -154,6 +154,7 @@ export class DataThread {
       mtuBytes,
       requireNative,
       lastTimestamp: this.#lastStatus?.lastTimestamp,
+      state: this.#state,
     };
     const worker = new Worker(MAIN, {
       workerData: start,
