@@ -188,7 +188,8 @@ function openTun(functions: Libc, arena: Arena, name: string, options: TunOption
       if (functions.ioctl(fd, TUNSETVNETHDRSZ, arena.baseAddress + at) < 0) throw refused(name, lastErrno());
       const offers = options.offloads === false ? [] : [CSUM_TSO_USO, CSUM_TSO];
       const taken = offers.find((flags) => functions.ioctl(fd, TUNSETOFFLOAD, flags) === 0);
-      if (taken === undefined) functions.ioctl(fd, TUNSETOFFLOAD, 0); // whole packets, as any kernel gives
+      // Whole packets, then: every kernel gives those, also on a device that was left with other settings.
+      if (taken === undefined && functions.ioctl(fd, TUNSETOFFLOAD, 0) < 0) throw refused(name, lastErrno());
       offloads = { tso: taken !== undefined, uso: taken === CSUM_TSO_USO };
     }
     return { fd, name: chosen, hasHeader, offloads };
