@@ -1,6 +1,7 @@
 // The twin of a TUN device in memory: a test is the kernel at its other end. One contract suite holds both to the same.
 import { assert } from "../base/assert.ts";
-import { type PacketDevice, type PacketMemory, VNET_HEADER_BYTES } from "./data-plane.ts";
+import { VNET_HEADER_BYTES } from "../wire/vnet-header.ts";
+import type { PacketDevice, PacketMemory } from "./data-plane.ts";
 import { EBADF, EINVAL, EIO } from "./ffi/errno.ts";
 
 const QUEUE_PACKETS_MAX = 500; // TUN_READQ_SIZE, the kernel's own

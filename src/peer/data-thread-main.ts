@@ -34,8 +34,7 @@ function main(start: DataThreadStart): void {
   const poller = new Poller(arena, [wake.fd, tun.fd, v4?.fd ?? -1, v6?.fd ?? -1]); // poll passes over −1
 
   const loop = new PacketLoop({
-    bytes: arena.bytes,
-    allocateAt: (sizeBytes) => arena.allocateAt(sizeBytes),
+    memory: arena,
     sums: createSimdSums(arena.memory, arena.bytes),
     tun,
     v4,

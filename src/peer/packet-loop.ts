@@ -7,13 +7,19 @@
 import { type Endpoint, equalEndpoint, isV4, makeAddress, makeV4 } from "../base/address.ts";
 import { assert } from "../base/assert.ts";
 import { readU16, readU32 } from "../base/bytes.ts";
-import { DATAGRAM_MAX_BYTES } from "../base/limits.ts";
+import { DATAGRAM_MAX_BYTES, UDP_RUN_MAX_BYTES, UDP_RUN_SEGMENTS_MAX } from "../base/limits.ts";
 import type { Engine, EngineSink } from "../engine/engine.ts";
 import type { Clock } from "../io/clock.ts";
-import { type DatagramSocket, type PacketDevice, VNET_HEADER_BYTES } from "../io/data-plane.ts";
+import type { DatagramSocket, PacketDevice, PacketMemory } from "../io/data-plane.ts";
+import { POLLHUP, POLLIN, POLLNVAL } from "../io/ffi/poller.ts";
+import { IPV4_OFFSET_MASK } from "../wire/ipv4.ts";
+import { IPV6_HEADER_BYTES } from "../wire/ipv6.ts";
 import { Merger } from "../wire/merge.ts";
+import { PROTOCOL_UDP } from "../wire/packet.ts";
 import { type SplitDrop, Splitter } from "../wire/split.ts";
 import type { Sums } from "../wire/sums.ts";
+import { UDP_HEADER_BYTES } from "../wire/udp.ts";
+import { VNET_HEADER_BYTES } from "../wire/vnet-header.ts";
 import { DATA_HEADER_BYTES } from "../wire/wireguard.ts";
 
 /** What it waits on, in this order: wake-up, TUN, IPv4, IPv6. */
@@ -23,10 +29,8 @@ export interface LoopPoller {
 }
 
 export interface PacketLoopParts {
-  /** The whole arena. */
-  readonly bytes: Uint8Array;
-  /** Gives room in it, by offset. */
-  readonly allocateAt: (sizeBytes: number) => number;
+  /** The arena that the device and the sockets use too. */
+  readonly memory: PacketMemory;
   /** What payloads are summed by; plain TypeScript when absent. */
   readonly sums?: Sums | undefined;
   readonly tun: PacketDevice;
@@ -40,8 +44,6 @@ export interface PacketLoopParts {
   readonly onLost: (what: "tun" | "udp", errno: number) => void;
 }
 
-const POLL_IN = 1;
-const POLL_BROKEN = 8 | 16 | 32; // POLLERR, POLLHUP, POLLNVAL
 const AT_WAKE = 0;
 const AT_TUN = 1;
 const AT_SOCKETS = 2;
@@ -54,18 +56,8 @@ const SEND_BYTES = 1 << 19;
 const SPLIT_MAX_BYTES = 1 << 18;
 const FLUSH_BYTES = 1 << 16; // what is sealed goes out before more is read: the other core has work sooner
 const SIDE_BYTES = 1 << 17; // datagrams and packets that come from elsewhere than the arena
-const RUN_SEGMENTS_MAX = 64;
-const RUN_MAX_BYTES = 65_000;
 const ROOM_BYTES = 64; // around a packet or datagram: headers before, padding and tag behind
 const SETTLE_ROUNDS_MAX = 1_000;
-
-const PROTOCOL_UDP = 17;
-const UDP_HEADER_BYTES = 8;
-const IPV6_HEADER_BYTES = 40;
-const IPV4_FRAGMENT_OFFSET = 0x1fff;
-
-const EAGAIN = 11;
-const EINTR = 4;
 
 export interface PacketLoopCounters {
   rounds: number;
@@ -119,20 +111,20 @@ export class PacketLoop {
 
   constructor(parts: PacketLoopParts) {
     this.#parts = parts;
-    this.#bytes = parts.bytes;
+    this.#bytes = parts.memory.bytes;
     this.#nowMs = parts.clock.nowMs();
     this.#ownPort = (parts.v4 ?? parts.v6)?.port ?? 0;
-    this.#readAt = parts.allocateAt(SUPER_PACKET_BYTES + ROOM_BYTES) + 2; // its packet at a multiple of four
-    this.#sendStart = parts.allocateAt(SEND_BYTES + ROOM_BYTES);
-    this.#sideOutStart = parts.allocateAt(SIDE_BYTES + ROOM_BYTES);
-    this.#sideInStart = parts.allocateAt(SIDE_BYTES + ROOM_BYTES);
+    this.#readAt = parts.memory.allocateAt(SUPER_PACKET_BYTES + ROOM_BYTES) + 2; // its packet at a multiple of four
+    this.#sendStart = parts.memory.allocateAt(SEND_BYTES + ROOM_BYTES);
+    this.#sideOutStart = parts.memory.allocateAt(SIDE_BYTES + ROOM_BYTES);
+    this.#sideInStart = parts.memory.allocateAt(SIDE_BYTES + ROOM_BYTES);
     this.#sendAt = this.#sendStart;
     this.#sideOutAt = this.#sideOutStart;
     this.#sideInAt = this.#sideInStart;
     this.#splitter = new Splitter(parts.sums);
     const write = (offsets: Int32Array, lengths: Int32Array, count: number): void =>
       this.#write(offsets, lengths, count);
-    this.#merger = new Merger(parts.bytes, { uso: parts.tun.offloads.uso, write }, parts.sums);
+    this.#merger = new Merger(parts.memory.bytes, { uso: parts.tun.offloads.uso, write }, parts.sums);
   }
 
   /** What the loop takes of the arena. */
@@ -164,7 +156,7 @@ export class PacketLoop {
     poller.wait(this.#timeoutMs());
     this.counters.rounds++;
     this.#nowMs = clock.nowMs();
-    if ((poller.events(AT_WAKE) & POLL_IN) !== 0) onWake();
+    if ((poller.events(AT_WAKE) & POLLIN) !== 0) onWake();
     const engine = this.#engine;
     if (engine === undefined || this.#stopped) return;
     this.#receive(AT_SOCKETS, this.#parts.v4);
@@ -209,7 +201,7 @@ export class PacketLoop {
     if (events === 0) return;
     for (let reads = 0; reads < TUN_READS_MAX; reads++) {
       const length = tun.read(this.#readAt, SUPER_PACKET_BYTES);
-      if (length === 0 || length === -EAGAIN || length === -EINTR) return;
+      if (length === 0) return;
       if (length < 0) return onLost("tun", -length);
       this.counters.tunReads++;
       if (this.#isOwnDatagram(length)) this.counters.ownDatagrams++;
@@ -230,7 +222,7 @@ export class PacketLoop {
     if (bytes[at + (version === 4 ? 9 : 6)] !== PROTOCOL_UDP) return false;
     const udpAt = at + (version === 4 ? (bytes[at]! & 0xf) * 4 : IPV6_HEADER_BYTES);
     if (udpAt + UDP_HEADER_BYTES > this.#readAt + length || readU16(bytes, udpAt) !== this.#ownPort) return false;
-    if (version === 4 && (readU16(bytes, at + 6) & IPV4_FRAGMENT_OFFSET) !== 0) return false;
+    if (version === 4 && (readU16(bytes, at + 6) & IPV4_OFFSET_MASK) !== 0) return false;
     const address =
       version === 4
         ? makeV4(readU32(bytes, at + 16))
@@ -292,8 +284,8 @@ export class PacketLoop {
       known !== undefined &&
       (known === to || equalEndpoint(known, to)) &&
       length <= this.#runSegmentBytes &&
-      this.#runSegments < RUN_SEGMENTS_MAX &&
-      this.#runEnd + length - this.#runAt <= RUN_MAX_BYTES
+      this.#runSegments < UDP_RUN_SEGMENTS_MAX &&
+      this.#runEnd + length - this.#runAt <= UDP_RUN_MAX_BYTES
     );
   }
 
@@ -345,7 +337,7 @@ export class PacketLoop {
     const messages = socket.receive();
     if (messages < 0) {
       // An ICMP error that came back for something sent is told once; the socket lives on.
-      if ((events & POLL_BROKEN & ~8) !== 0) onLost("udp", -messages);
+      if ((events & (POLLHUP | POLLNVAL)) !== 0) onLost("udp", -messages);
       return;
     }
     for (let message = 0; message < messages; message++) {

@@ -6,7 +6,7 @@ import type { PacketDrop, PacketInfo } from "./packet.ts";
 export const IPV4_HEADER_BYTES = 20;
 export const IPV4_DONT_FRAGMENT = 0x4000;
 export const IPV4_MORE_FRAGMENTS = 0x2000;
-const OFFSET_MASK = 0x1fff;
+export const IPV4_OFFSET_MASK = 0x1fff;
 
 const OPTION_END = 0;
 const OPTION_NOP = 1;
@@ -52,7 +52,7 @@ export function decodeIpv4(
   info.destination2 = 0xffff;
   info.destination3 = readU32(buffer, offset + 16);
   const flags = readU16(buffer, offset + 6);
-  info.fragmentOffsetBytes = (flags & OFFSET_MASK) * 8;
+  info.fragmentOffsetBytes = (flags & IPV4_OFFSET_MASK) * 8;
   info.hasMoreFragments = (flags & IPV4_MORE_FRAGMENTS) !== 0;
   info.fragmentId = readU16(buffer, offset + 4);
   info.fragmentHeaderOffset = 0;

@@ -1,15 +1,13 @@
 // Where the transport header of a packet is, for those who need no more than that and trust nobody about it: RFC 791,
 // RFC 8200. decodePacket (wire/packet.ts) is for packets of the network, and tells why it refuses one.
 import { readU16 } from "../base/bytes.ts";
-import { IPV4_HEADER_BYTES, IPV4_MORE_FRAGMENTS } from "./ipv4.ts";
+import { IPV4_HEADER_BYTES, IPV4_MORE_FRAGMENTS, IPV4_OFFSET_MASK } from "./ipv4.ts";
 import {
   HEADER_DESTINATION_OPTIONS,
   HEADER_HOP_BY_HOP,
   IPV6_EXTENSION_HEADERS_MAX,
   IPV6_HEADER_BYTES,
 } from "./ipv6.ts";
-
-const IPV4_OFFSET_MASK = 0x1fff;
 
 /**
  * Bytes from the packet's start to its transport header of `protocol`; 0 when there is none: another protocol, a

@@ -2,13 +2,13 @@
 // from its own TCP and UDP, names that are taken, a device that goes away.
 import { readdirSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { VNET_HEADER_BYTES } from "../../src/io/data-plane.ts";
 import { Arena } from "../../src/io/ffi/arena.ts";
 import { POLLERR, POLLIN, Poller } from "../../src/io/ffi/poller.ts";
 import { TUN_ARENA_BYTES, TunDevice, type TunOptions } from "../../src/io/ffi/tun-device.ts";
 import { UdpSocket } from "../../src/io/ffi/udp-socket.ts";
 import { PROTOCOL_UDP } from "../../src/wire/packet.ts";
 import { writeUdpHeader } from "../../src/wire/udp.ts";
+import { VNET_HEADER_BYTES } from "../../src/wire/vnet-header.ts";
 import { inNamespace } from "../inside-namespace.ts";
 import { FAR_ADDRESS, KERNEL_ADDRESS, type TunWorld, tunContract, UDP_PORT } from "../io/tun-contract.ts";
 import { cut, expectSame, fillRun, receiveBytes } from "../io/udp-socket-contract.ts";

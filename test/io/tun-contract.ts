@@ -1,11 +1,12 @@
 // What every PacketDevice does: held to the kernel's (test/interop/tun-device.test.ts) and to its twin in memory.
 import { describe, expect, it } from "vitest";
 import { writeU16 } from "../../src/base/bytes.ts";
-import { type PacketDevice, VNET_HEADER_BYTES } from "../../src/io/data-plane.ts";
+import type { PacketDevice } from "../../src/io/data-plane.ts";
 import type { Arena } from "../../src/io/ffi/arena.ts";
 import { sumBytes, sumPseudoHeader } from "../../src/wire/checksum.ts";
 import { decodePacket, PacketInfo, PROTOCOL_UDP } from "../../src/wire/packet.ts";
 import { writeUdpHeader } from "../../src/wire/udp.ts";
+import { VNET_HEADER_BYTES } from "../../src/wire/vnet-header.ts";
 import { ip, ipv4, withChecksum } from "../wire/packets.ts";
 
 /** The kernel has the first address and sends to the second, which is routed to the device; UDP port 7000 at both. */

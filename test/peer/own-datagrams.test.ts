@@ -32,8 +32,7 @@ function makeLoop(): { loop: PacketLoop; tun: MemoryTun; staged: () => number } 
   const tun = new MemoryTun(memory, "tun0");
   const network = new MemoryUdpNetwork();
   const loop = new PacketLoop({
-    bytes: memory.bytes,
-    allocateAt: (sizeBytes) => memory.allocateAt(sizeBytes),
+    memory,
     tun,
     v4: network.open(memory, { family: 4, port: OWN_PORT }),
     v6: network.open(memory, { family: 6, port: OWN_PORT }),

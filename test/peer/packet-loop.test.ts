@@ -34,8 +34,7 @@ class End {
     this.tun = new MemoryTun(this.memory, `tun${number}`);
     this.udp = network.open(this.memory, { family: 4, port: PORT, address: outerOf(number).address, gso, gro: gso });
     this.loop = new PacketLoop({
-      bytes: this.memory.bytes,
-      allocateAt: this.memory.allocateAt,
+      memory: this.memory,
       tun: this.tun,
       v4: this.udp,
       v6: undefined,

@@ -4,7 +4,8 @@
 import { assert } from "../../base/assert.ts";
 import { utf8 } from "../../base/bytes.ts";
 import { WirebadgeError } from "../../base/errors.ts";
-import { type PacketDevice, VNET_HEADER_BYTES } from "../data-plane.ts";
+import { VNET_HEADER_BYTES } from "../../wire/vnet-header.ts";
+import type { PacketDevice } from "../data-plane.ts";
 import type { Arena } from "./arena.ts";
 import { EACCES, EAGAIN, EBUSY, EINTR, EINVAL, EPERM, errnoName, lastErrno, systemError } from "./errno.ts";
 import { bindNative, hasLinuxLayouts, type NativeFunction } from "./koffi.ts";
