@@ -1,8 +1,9 @@
 // A process that sets up the host's side of a TUN device and then waits to be told to end, or to be killed. Argument:
 // JSON of HostNetworkEndOptions. Prints one JSON object a line.
-import { Tun } from "../../src/io/ffi/tun.ts";
+
 import { HostNetwork, type TunPlan } from "../../src/peer/tun/host-network.ts";
 import { type HostTools, hostTools } from "../../src/peer/tun/host-tools.ts";
+import { PlainTun } from "./plain-tun.ts";
 
 export interface HostNetworkEndOptions {
   readonly plan: TunPlan;
@@ -32,7 +33,7 @@ const logger = { info: () => undefined, warn: (fields: object) => print({ warnin
 setInterval(() => undefined, 60_000); // nothing else keeps it alive
 
 try {
-  const tun = options.ownTun ? Tun.open(options.plan.name) : undefined;
+  const tun = options.ownTun ? PlainTun.open(options.plan.name) : undefined;
   const network = await HostNetwork.up(options.plan, { journalFolder: options.journalFolder, logger, tools });
   print({ ready: true, mark: network.mark });
   process.stdin.once("data", () => {

@@ -7,9 +7,9 @@ import { once } from "node:events";
 import { connect, createServer } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 import { SeededRandom } from "../../src/base/random.ts";
-import { Tun } from "../../src/io/ffi/tun.ts";
 import type { NetstackHandler, TcpOpening } from "../../src/netstack/contract.ts";
 import { UserspaceStack } from "../../src/netstack/stack.ts";
+import { PlainTun } from "./plain-tun.ts";
 import { blocks, hashOf, hashOfBlocks, pourInto, StackEnd } from "./tcp-linux/ends.ts";
 import { address, type Family } from "./tcp-linux/world.ts";
 
@@ -23,7 +23,7 @@ const FAMILIES = {
 
 const startMs = Date.now();
 const nowMs = (): number => startMs + performance.now();
-const tun = Tun.open(DEVICE);
+const tun = PlainTun.open(DEVICE);
 run("ip", "addr", "add", "10.99.0.1/24", "dev", DEVICE);
 run("ip", "addr", "add", "fd99::1/64", "dev", DEVICE, "nodad");
 run("ip", "link", "set", DEVICE, "mtu", "1420", "up");

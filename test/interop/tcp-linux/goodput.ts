@@ -5,7 +5,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { connect } from "node:net";
 import { fileURLToPath } from "node:url";
-import type { Tun } from "../../../src/io/ffi/tun.ts";
+import type { PlainTun } from "../plain-tun.ts";
 import { blocks, hashOf, hashOfBlocks, pair, pourInto } from "./ends.ts";
 import { type Faults, Wire } from "./wire.ts";
 import { ip, lossRules, nftIn, STACK, tunIn, World, type WorldSpec } from "./world.ts";
@@ -26,8 +26,8 @@ export interface GoodputOutcome {
 
 /** Two TUN devices and the wire between them: what World is for the stack. */
 class Bridge {
-  readonly #near: Tun;
-  readonly #far: Tun;
+  readonly #near: PlainTun;
+  readonly #far: PlainTun;
   readonly #wire: Wire;
   readonly #packet = new Uint8Array(65_536);
 

@@ -6,9 +6,9 @@
 import { spawnSync } from "node:child_process";
 import { type Address, parseAddress } from "../../../src/base/address.ts";
 import { SeededRandom } from "../../../src/base/random.ts";
-import { Tun } from "../../../src/io/ffi/tun.ts";
 import type { NetstackHandler } from "../../../src/netstack/contract.ts";
 import { UserspaceStack, type UserspaceStackOptions } from "../../../src/netstack/stack.ts";
+import { PlainTun } from "../plain-tun.ts";
 import { Capture } from "./capture.ts";
 import { type End, type Faults, Wire } from "./wire.ts";
 
@@ -55,8 +55,8 @@ export function tunIn(
   namespace: string,
   name: string,
   addresses = { v4: `${ROUTER.v4}/24`, v6: `${ROUTER.v6}/64` },
-): Tun {
-  const tun = Tun.open(name);
+): PlainTun {
+  const tun = PlainTun.open(name);
   ip("link", "set", name, "netns", namespace);
   ip("-n", namespace, "addr", "add", addresses.v4, "dev", name);
   ip("-n", namespace, "addr", "add", addresses.v6, "dev", name, "nodad");
@@ -77,7 +77,7 @@ export class World {
   readonly handler: NetstackHandler;
   readonly random: SeededRandom;
   readonly spec: WorldSpec;
-  readonly #tun: Tun;
+  readonly #tun: PlainTun;
   readonly #capture: Capture;
   readonly #packet = new Uint8Array(65_536);
   #isStopped = false;
