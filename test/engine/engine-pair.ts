@@ -7,6 +7,7 @@ import { randomBytes, SeededRandom } from "../../src/base/random.ts";
 import type { Crypto } from "../../src/crypto/provider.ts";
 import { Engine } from "../../src/engine/engine.ts";
 import type { AddressRule } from "../../src/filter/contract.ts";
+import { quietSink } from "./quiet-sink.ts";
 
 const START_MS = 1_700_000_000_000;
 const FOREVER_MS = 1e15;
@@ -76,12 +77,7 @@ export class EnginePair {
             this.delivered++;
             options.onPacket?.();
           },
-          denied: () => undefined,
-          deniedByPeer: () => undefined,
-          flowEnded: () => undefined,
-          tunnelWanted: () => undefined,
-          tunnelUp: () => undefined,
-          tunnelFailed: () => undefined,
+          ...quietSink,
         },
       });
       return {

@@ -6,6 +6,7 @@ import { randomBytes, SeededRandom } from "../../src/base/random.ts";
 import { Engine } from "../../src/engine/engine.ts";
 import { PEER_LINK_PORT } from "../../src/engine/peer-link.ts";
 import { crypto, START_MS, udpPacket } from "./engine-world.ts";
+import { quietSink } from "./quiet-sink.ts";
 
 const [OURS, THEIRS] = [parseAddress("fd09::1")!, parseAddress("fd09::2")!];
 const CONFIGURED = parseEndpoint("192.0.2.2:51820")!;
@@ -25,12 +26,7 @@ function start(): Engine {
     sink: {
       sendDatagram: () => undefined,
       deliverPacket: () => undefined,
-      denied: () => undefined,
-      deniedByPeer: () => undefined,
-      flowEnded: () => undefined,
-      tunnelWanted: () => undefined,
-      tunnelUp: () => undefined,
-      tunnelFailed: () => undefined,
+      ...quietSink,
     },
   });
   const peer = { session: "them", publicKey: peerPublicKey, kind: "stock" as const, endpoints: [CONFIGURED] };

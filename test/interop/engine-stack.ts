@@ -9,6 +9,7 @@ import { osRandom } from "../../src/io/os-random.ts";
 import { DgramUdpPort, type UdpPort } from "../../src/io/udp.ts";
 import { UserspaceStack } from "../../src/netstack/stack.ts";
 import { LoopDriver } from "../../src/peer/driver.ts";
+import { quietSink } from "../engine/quiet-sink.ts";
 
 export interface StackPeer {
   /** Base64. */
@@ -49,12 +50,7 @@ export class EngineStack {
       mtuBytes: options.mtuBytes,
       sink: {
         ...this.driver.engineSink,
-        denied: () => undefined,
-        deniedByPeer: () => undefined,
-        flowEnded: () => undefined,
-        tunnelWanted: () => undefined,
-        tunnelUp: () => undefined,
-        tunnelFailed: () => undefined,
+        ...quietSink,
       },
       leases: { verify: () => undefined },
       stopwatch,

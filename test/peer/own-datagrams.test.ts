@@ -8,27 +8,18 @@ import { Engine } from "../../src/engine/engine.ts";
 import { MemoryTun } from "../../src/io/memory-tun.ts";
 import { MemoryUdpNetwork } from "../../src/io/memory-udp-socket.ts";
 import { PacketLoop } from "../../src/peer/packet-loop.ts";
+import { quietSink } from "../engine/quiet-sink.ts";
 import { fixIpv4Checksum, tcp, udp } from "../wire/packets.ts";
+import { loopMemory } from "./loop-memory.ts";
 
 const OWN_PORT = 51_820;
 const AT_TUN = 1;
 const NOW_MS = 1_700_000_000_000;
 const crypto = new PortableCrypto();
 
-class Memory {
-  readonly bytes = new Uint8Array(8 << 20);
-  #used = 0;
-
-  allocateAt(sizeBytes: number): number {
-    const at = this.#used;
-    this.#used += Math.ceil(sizeBytes / 64) * 64;
-    return at;
-  }
-}
-
 /** All addresses are one peer's, which may be at either endpoint. */
 function makeLoop(): { loop: PacketLoop; tun: MemoryTun; staged: () => number } {
-  const memory = new Memory();
+  const memory = loopMemory();
   const tun = new MemoryTun(memory, "tun0");
   const network = new MemoryUdpNetwork();
   const loop = new PacketLoop({
@@ -52,12 +43,7 @@ function makeLoop(): { loop: PacketLoop; tun: MemoryTun; staged: () => number } 
     leases: { verify: () => undefined },
     sink: {
       ...loop.engineSink,
-      denied: () => undefined,
-      deniedByPeer: () => undefined,
-      flowEnded: () => undefined,
-      tunnelWanted: () => undefined,
-      tunnelUp: () => undefined,
-      tunnelFailed: () => undefined,
+      ...quietSink,
     },
   });
   loop.attach(engine);

@@ -7,8 +7,10 @@ import { Engine } from "../../src/engine/engine.ts";
 import { MemoryTun } from "../../src/io/memory-tun.ts";
 import { MemoryUdpNetwork, type MemoryUdpSocket } from "../../src/io/memory-udp-socket.ts";
 import { PacketLoop } from "../../src/peer/packet-loop.ts";
+import { quietSink } from "../engine/quiet-sink.ts";
 import { splitNaively } from "../wire/naive-split.ts";
 import { type SuperFields, superPacket } from "../wire/super-packets.ts";
+import { loopMemory } from "./loop-memory.ts";
 
 const crypto = new PortableCrypto();
 const PORT = 51_820;
@@ -22,7 +24,7 @@ const keyOf = (number: number) => {
 const outerOf = (number: number) => ({ address: makeV4(0xc0000200 + number), port: PORT });
 
 class End {
-  readonly memory = { bytes: new Uint8Array(8 << 20), used: 64, allocateAt: (size: number) => this.#allocate(size) };
+  readonly memory = loopMemory();
   readonly tun: MemoryTun;
   readonly udp: MemoryUdpSocket;
   readonly loop: PacketLoop;
@@ -59,12 +61,7 @@ class End {
       leases: { verify: () => undefined },
       sink: {
         ...this.loop.engineSink,
-        denied: () => undefined,
-        deniedByPeer: () => undefined,
-        flowEnded: () => undefined,
-        tunnelWanted: () => undefined,
-        tunnelUp: () => undefined,
-        tunnelFailed: () => undefined,
+        ...quietSink,
       },
     });
     this.loop.attach(this.engine);
@@ -86,13 +83,6 @@ class End {
         },
       ],
     });
-  }
-
-  #allocate(size: number): number {
-    const at = this.memory.used;
-    this.memory.used += (size + 63) & -64;
-    if (this.memory.used > this.memory.bytes.length) throw new Error("a larger memory");
-    return at;
   }
 
   sends(fields: SuperFields): Uint8Array {
