@@ -104,7 +104,7 @@ async function checkResponder(ours: OurEnd, there: Namespace): Promise<number> {
   const report = await ours.until("a report", () => true);
   expect(report.echoesAnswered).toBe(2 * PAST_REKEYS_S + 6);
   // On a busy machine it may ask once more: our answer came after it had sent its next initiation.
-  expect(report.sessions.length).toBeGreaterThanOrEqual(REKEYS + 1);
+  expect([REKEYS + 1, REKEYS + 2]).toContain(report.sessions.length);
   expect(new Set(report.sessions)).toEqual(new Set(["responder"]));
   expect(report.counters["INITIATIONS_SENT"]).toBe(0);
   return report.echoesAnswered;

@@ -10,7 +10,6 @@ import { clampKey } from "../../src/peer/tun/uapi-config.ts";
 import { UAPI_FOLDER } from "../../src/peer/tun/uapi-server.ts";
 import { Lab, type Namespace } from "../namespaces.ts";
 import { needs, requireTool } from "../needs.ts";
-import { LONG } from "../proof/form.ts";
 import { until } from "../scripts/program.ts";
 import { hashOfBlob } from "./http-target.ts";
 import { type StockEnd, startStock } from "./stock-wireguard.ts";
@@ -18,7 +17,6 @@ import { A, B, type ConfigOptions, configOf, deviceOf, joined, publicKeyOf, serv
 
 const BLOB_BYTES = 20_000_000;
 const NEW_HANDSHAKE_MS = 15_000; // an initiation that is lost is sent again after 5 s
-const longTest = LONG ? test : (): void => undefined;
 const DEVICE = deviceOf(A);
 
 const secret = (fill: number): Uint8Array => new Uint8Array(32).fill(fill);
@@ -129,8 +127,7 @@ describe.runIf(needs("root", "tun", "netns", "wg", "wireguard-go", "curl", "ping
     expect(statSync(join(UAPI_FOLDER, `${DEVICE}.sock`)).mode & 0o777).toBe(0o600);
   });
 
-  // Beside the other tests it has failed once, for a reason not found yet: in the long form alone.
-  longTest("adds and removes a peer while packets to another flow, none of which is lost", async () => {
+  test("adds and removes a peer while packets to another flow, none of which is lost", async () => {
     await using lab = new Lab();
     await using ends = await Ends.start(lab);
     const c = lab.namespace("c");
@@ -160,8 +157,7 @@ describe.runIf(needs("root", "tun", "netns", "wg", "wireguard-go", "curl", "ping
     expect(await ends.handshakeSeconds()).toBe(handshake);
   });
 
-  // Beside the other tests it has failed once, for a reason not found yet: in the long form alone.
-  longTest("another listen port: a download goes on and is whole, counters and peers stay", async () => {
+  test("another listen port: a download goes on and is whole, counters and peers stay", async () => {
     await using lab = new Lab();
     await using ends = await Ends.start(lab);
     await serve(ends.b);

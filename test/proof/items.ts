@@ -36,7 +36,6 @@ export const PROOF_ITEMS: readonly ProofItem[] = [
     title: "super-packets against their plain twins",
     run: { files: ["test/wire/split-twin.test.ts", "test/wire/merge-twin.test.ts"] },
   },
-  { title: "wg(8) on a TUN device", run: { files: ["test/interop/tun-uapi.test.ts"] } },
   { title: "simulator, 10,000 seeds", run: { command: ["node", "test/sim/many-seeds.ts"] } },
   { title: "fuzz", run: { command: ["npm", "run", "fuzz", "--", "--long"] } },
   { title: "soak, 10 minutes", run: { files: ["test/realtime/soak.test.ts"] } },
