@@ -77,12 +77,13 @@ export function addWgCommand(program: Command, context: Context): void {
       "are refused unless --ignore-hooks.\n" +
       "Names asked for through SOCKS are resolved by the file's DNS servers, through the tunnel.\n" +
       "With --tun (needs CAP_NET_ADMIN) every process of this host reaches the peers over a TUN device, at wire " +
-      "speed: addresses, routes and MTU are set as wg-quick sets them, and undone at the end. " +
+      "speed: addresses and routes are set as wg-quick sets them and undone at the end, the MTU is the file's or " +
+      "1420, and its DNS servers are not entered anywhere. " +
       "wg(8) shows and sets it: what is set so stands until the end, makes no routes and is not written to the file.",
     examples: [
       "wirebadge wg home.conf --socks 127.0.0.1:1080",
       "wirebadge wg home.conf --forward 8080=10.0.0.5:80",
-      "sudo wirebadge wg home.conf --tun && sudo wg show home",
+      "sudo wirebadge wg home.conf --tun",
     ],
   });
   command
