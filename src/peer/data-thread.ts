@@ -180,7 +180,6 @@ export class DataThread {
       else started.reject(failure ?? new WirebadgeError("INTERNAL", "the data thread ended before it had started"));
     });
     await started.promise;
-    if (this.#state !== undefined) await this.apply(this.#state);
   }
 
   #onEvent(event: DataThreadEvent, started: () => void): void {
