@@ -13,9 +13,10 @@ import { UdpSocket, udpSocketArenaBytes } from "../io/ffi/udp-socket.ts";
 import { NATIVE_CRYPTO_ARENA_BYTES } from "../io/native-crypto.ts";
 import { osRandom } from "../io/os-random.ts";
 import { createSimdSums } from "../io/simd-sums.ts";
-import { warmUp } from "../wireguard/warm-up.ts";
+
 import type { DataThreadCommand, DataThreadEvent, DataThreadStart, DataThreadStatus } from "./data-thread-messages.ts";
 import { PacketLoop } from "./packet-loop.ts";
+import { warmUp } from "./warm-up.ts";
 
 const POLLER_BYTES = 4_096;
 
