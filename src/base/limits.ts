@@ -40,6 +40,11 @@ export const ADDRESSES_REMEMBERED_MAX = 4_096; // in parsed form, of senders; th
 // Data thread
 export const DATA_THREAD_RESTARTS_MAX = 3; // within the window below; then the peer ends with the error
 export const DATA_THREAD_RESTART_WINDOW_MS = MINUTE_MS;
+export const DATA_EVENTS_MAX = 4_096; // told to the main thread and not yet taken by it; those beyond are counted
+export const DATA_PROBES_MAX = 16; // answers to endpoint probes among them: anybody can send what looks like one
+export const STACK_PACKETS_MAX = 2_048; // each way between data thread and userspace stack; those beyond are lost
+export const KERNEL_CUTS_PER_ROUND_MAX = 1_024; // connections of the kernel; those beyond end when they next send
+export const STACK_ECHOES_MAX = 64; // latest echo requests of the stack whose answers are for it and not the kernel
 
 // Paths
 export const PATH_CANDIDATES_MAX = 8; // endpoints tried at once for one peer
@@ -165,13 +170,6 @@ export const UAPI_REQUEST_MAX_BYTES = 32 * MIB; // PEERS_MAX peers with ALLOWED_
 export const UAPI_CLIENTS_MAX = 16; // connections at once; wg(8) makes one and closes it
 export const UAPI_REQUEST_MAX_MS = 10 * SECOND_MS; // for a whole request, and for its answer to be taken
 export const UNDO_JOURNAL_MAX_BYTES = 32 * MIB; // ALLOWED_IPS_MAX routes of a device that outlives the process
-
-// Names under `up --tun`, asked by the host alone
-export const RESOLVER_QUERY_MAX_BYTES = 1_232; // a name of 255 bytes with its EDNS options fits
-export const RESOLVER_ADDRESSES_MAX = 256; // in one answer: 7 KiB by TCP; a name has one for each gateway or session
-export const RESOLVER_CLIENTS_MAX = 64; // TCP connections at once; the one silent longest gives way
-export const RESOLVER_CLIENT_IDLE_MS = 10 * SECOND_MS; // without a whole query (RFC 7766 §6.2.3: a few seconds)
-export const RESOLVER_QUERIES_PER_TURN_MAX = 64; // of one connection, so that a flood doesn't hold up the rest
 
 export const POOL4_KEPT_FROM_AGENTS = 1 / 4; // share of the IPv4 pool that is for nodes and users alone
 

@@ -30,6 +30,13 @@ export function formatDenial(denial: Denial): string {
   );
 }
 
+/** What its users must know of a TUN device under a coordinator. */
+export const SHARED_BADGE = "every process of this host shares this badge";
+
+function formatDevice({ name, mtuBytes, routes }: NonNullable<Status["device"]>): string {
+  return `${printable(name)} (MTU ${mtuBytes}; ${SHARED_BADGE}) to ${routes.join(" ")}`;
+}
+
 export function formatStatus(status: Status): string {
   const { coordinator, lease, nowMs } = status;
   const reach =
@@ -54,6 +61,7 @@ export function formatStatus(status: Status): string {
       ],
       ["lease", lease === undefined ? undefined : `ends ${relative(lease.endMs, nowMs)}`],
       ["state", status.stateProblem],
+      ["device", status.device === undefined ? undefined : formatDevice(status.device)],
       ["UDP port", String(status.listenPort)],
       ["crypto", status.crypto.reason === "" ? status.crypto.name : `${status.crypto.name} (${status.crypto.reason})`],
       ["up since", relative(status.startedMs, nowMs)],

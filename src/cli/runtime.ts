@@ -27,6 +27,10 @@ export interface PeerStart extends EntryOptions {
   readonly token: string | undefined;
   readonly stateDir: string | undefined;
   readonly listenPort: number | undefined;
+  /** A TUN device of that name, "": the first free one; undefined: rootless. */
+  readonly tun: string | undefined;
+  /** With `tun`: also the badge of an agent. */
+  readonly shared: boolean;
   readonly requireNative: boolean;
   readonly logger: Logger;
   readonly onDenial: (denial: Denial) => void;
@@ -37,6 +41,8 @@ export interface PeerReady extends Running {
   readonly session: string;
   readonly addresses: readonly string[];
   readonly entryPoints: readonly EntryPoint[];
+  /** The device's name. */
+  readonly tun?: string;
 }
 
 export interface WgStart {

@@ -11,7 +11,7 @@ import { logOption } from "./coordinator-command.ts";
 import { checkEntryOptions, type EntryOptions } from "./entry-options.ts";
 import { runUntilStopped } from "./lifetime.ts";
 import { type LogLevel, makeLogger } from "./log.ts";
-import { formatDenial, formatEntryPoint } from "./peer-format.ts";
+import { formatDenial, formatEntryPoint, SHARED_BADGE } from "./peer-format.ts";
 import type { Terminal } from "./terminal.ts";
 
 const TOKEN_INPUT_MAX_BYTES = 16_384;
@@ -37,6 +37,8 @@ interface UpFlags extends EntryFlags {
   readonly route?: string[];
   readonly serve?: string[];
   readonly allowRemote?: boolean;
+  readonly tun?: string | true;
+  readonly shared?: boolean;
 }
 
 export function addUpCommand(program: Command, context: Context): void {
@@ -47,10 +49,15 @@ export function addUpCommand(program: Command, context: Context): void {
       "The token comes from --token-file or WIREBADGE_TOKEN, never from the command line. It is needed " +
       "once: the session's keys are kept\n" +
       "in the state folder, and the same identity comes back with them. Prints a ready line when the first " +
-      "peer list is in force.",
+      "peer list is in force.\n" +
+      "With --tun (Linux, CAP_NET_ADMIN) every process of this host reaches the network through a TUN device, at " +
+      "wire speed, and all of them share this badge: an agent's is refused unless --shared. Addresses and routes " +
+      "follow the peer list and are undone at the end; the default route and DNS are left alone. wg(8) shows the " +
+      "device and sets nothing.",
     examples: [
       "wirebadge up --token-file coder.token --socks",
       "wirebadge up --token-file - --serve staging=127.0.0.1:8080 < gateway.token",
+      "sudo wirebadge up --token-file node.token --tun",
       "wirebadge up --state ~/agents/coder --forward 5432=staging-db:5432",
     ],
   });
@@ -64,6 +71,8 @@ export function addUpCommand(program: Command, context: Context): void {
       "offer a service as a gateway, or all that the policy gives it (repeatable)",
       collect(String),
     )
+    .option("--tun [name]", "make a TUN device for the whole host (default name: the first free of wirebadge0, 1 …)")
+    .option("--shared", "with --tun: let every process of this host wear the badge of an agent")
     .option("--allow-remote", "let entry points listen on other addresses than loopback; they then demand credentials");
   addEntryOptions(command).action((flags: UpFlags) => runUp(context, flags));
 }
@@ -125,8 +134,16 @@ async function entryOptions(flags: EntryFlags & Partial<UpFlags>): Promise<Entry
 
 async function runUp(context: Context, flags: UpFlags): Promise<void> {
   const { terminal, runtime } = context;
+  if (flags.tun !== undefined) refuseWithTun(flags);
+  if (flags.shared === true && flags.tun === undefined) {
+    throw new WirebadgeError("USAGE", "--shared has no use without --tun", {
+      hint: "add --tun, or leave out --shared: without a device the badge is this process's alone",
+    });
+  }
   const start = {
     ...(await entryOptions(flags)),
+    tun: flags.tun === true ? "" : checkedName(flags.tun),
+    shared: flags.shared === true,
     token: await readToken(terminal, flags.tokenFile),
     stateDir: flags.state,
     listenPort: flags.listenPort,
@@ -138,11 +155,14 @@ async function runUp(context: Context, flags: UpFlags): Promise<void> {
   context.exitCode = await runUntilStopped(
     runtime.signals,
     () => runtime.startPeer(start),
-    ({ identity, session, addresses, entryPoints }) => {
-      terminal.result({ event: "ready", identity, session, addresses, entryPoints, pid: process.pid }, () =>
-        [`ready: ${printable(identity)} ${session} ${addresses.join(" ")}`, ...entryPoints.map(formatEntryPoint)].join(
-          "\n",
-        ),
+    ({ identity, session, addresses, entryPoints, tun }) => {
+      const device = tun === undefined ? {} : { tun, note: SHARED_BADGE };
+      terminal.result({ event: "ready", identity, session, addresses, entryPoints, ...device, pid: process.pid }, () =>
+        [
+          `ready: ${printable(identity)} ${session} ${addresses.join(" ")}${tun === undefined ? "" : ` on ${tun}`}`,
+          ...(tun === undefined ? [] : [`  ${SHARED_BADGE}`]),
+          ...entryPoints.map(formatEntryPoint),
+        ].join("\n"),
       );
     },
   );
@@ -175,8 +195,16 @@ async function runWg(context: Context, file: string, flags: WgFlags): Promise<vo
   );
 }
 
+/** Of a device. @throws WirebadgeError USAGE */
+function checkedName(name: string | undefined): string | undefined {
+  if (name === undefined || /^[a-zA-Z0-9_=+.-]{1,15}$/.test(name)) return name;
+  throw new WirebadgeError("USAGE", `no interface can be called ${JSON.stringify(name)}`, {
+    hint: "give it a name of at most 15 letters, digits and _=+.-: --tun wb0",
+  });
+}
+
 /** What the kernel's own sockets do there. */
-function refuseWithTun({ socks, forward, expose }: WgFlags): void {
+function refuseWithTun({ socks, forward, expose }: EntryFlags): void {
   for (const [option, value] of Object.entries({ socks, forward, expose })) {
     if (value === undefined) continue;
     throw new WirebadgeError("USAGE", `--${option} has no use with --tun: every process reaches the peers by itself`, {

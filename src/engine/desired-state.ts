@@ -49,6 +49,15 @@ export interface VerifiedLease {
   readonly endMs: number;
 }
 
+/** This peer's own, with the bytes that its peers are shown. */
+export interface OwnLease {
+  readonly bytes: Uint8Array;
+  readonly epoch: number;
+  readonly serial: number;
+  /** By the coordinator's clock. */
+  readonly endMs: number;
+}
+
 export interface LeaseVerifier {
   /** Undefined: not a lease that the coordinator signed. */
   verify(bytes: Uint8Array): VerifiedLease | undefined;

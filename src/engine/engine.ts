@@ -12,7 +12,7 @@ import { Device } from "../wireguard/device.ts";
 import type { Stopwatch } from "../wireguard/handshake-work.ts";
 import type { DeviceSink, MessageKind } from "../wireguard/tunnel.ts";
 import { Counters } from "./counters.ts";
-import type { DesiredPeer, DesiredState, LeaseVerifier } from "./desired-state.ts";
+import type { DesiredPeer, DesiredState, LeaseVerifier, OwnLease, VerifiedLease } from "./desired-state.ts";
 import { EnginePeer, type PeerStatus } from "./engine-peer.ts";
 import { Inbound } from "./inbound.ts";
 import { LinkService } from "./link-service.ts";
@@ -36,6 +36,8 @@ export interface EngineSink {
   tunnelUp(session: string, nowMs: number): void;
   /** No answer from any endpoint for REKEY_ATTEMPT_TIME. */
   tunnelFailed(session: string): void;
+  /** The other end has shown a lease that was not known: for an engine that judges beside this one (`learnLease`). */
+  leaseShown?(session: string, lease: VerifiedLease): void;
 }
 
 export interface EngineOptions {
@@ -183,7 +185,7 @@ export class Engine {
   }
 
   /** Our own lease, as the coordinator signed it: shown to every peer with a live tunnel. */
-  setOwnLease(nowMs: number, lease: { bytes: Uint8Array; epoch: number; serial: number; endMs: number }): void {
+  setOwnLease(nowMs: number, lease: OwnLease): void {
     this.#parts.filter.setOwnLease(lease.endMs);
     this.#link.setOwnLease(nowMs, lease, this.#peers.values());
   }
@@ -191,6 +193,16 @@ export class Engine {
   /** Our session is over: nothing passes any more, in either direction. */
   endOwnLease(): void {
     this.#parts.filter.setOwnLease(undefined);
+  }
+
+  /**
+   * What another engine, which has the tunnels, was shown by that peer: this one then judges as it does. It never sends
+   * nor receives a datagram itself.
+   */
+  learnLease(session: string, lease: VerifiedLease): void {
+    const peer = this.#peers.get(session);
+    if (peer?.lease.accept(lease, this.#parts.state.epoch) !== "accepted") return;
+    this.#parts.filter.setRemoteLease(peer.slot, lease.endMs);
   }
 
   /** Coordinator time − nowMs, from the last authenticated control message. */

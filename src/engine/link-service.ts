@@ -7,19 +7,13 @@ import type { DenialRecord } from "../filter/contract.ts";
 import { foldChecksum, sumBytes, sumPseudoHeader } from "../wire/checksum.ts";
 import { writeIpHeader } from "../wire/ip-header.ts";
 import { PROTOCOL_UDP } from "../wire/packet.ts";
-import type { LeaseVerifier } from "./desired-state.ts";
+import type { LeaseVerifier, OwnLease } from "./desired-state.ts";
 import type { EngineParts } from "./engine.ts";
 import type { EnginePeer } from "./engine-peer.ts";
 import { decodeLinkMessage, encodeDenial, encodeLease, encodeLeaseAck, PEER_LINK_PORT } from "./peer-link.ts";
 
 const HEADROOM_BYTES = 32;
 const HEADERS_BYTES = 48; // IPv6 and UDP
-
-interface OwnLease {
-  readonly bytes: Uint8Array;
-  readonly epoch: number;
-  readonly serial: number;
-}
 
 export class LinkService {
   readonly #parts: EngineParts;
@@ -106,7 +100,7 @@ export class LinkService {
   }
 
   #handleLease(nowMs: number, peer: EnginePeer, bytes: Uint8Array): boolean {
-    const { counters, filter } = this.#parts;
+    const { counters, filter, sink } = this.#parts;
     const lease = this.#leases.verify(bytes);
     const answer = peer.lease.accept(lease, this.#parts.state.epoch);
     if (lease === undefined || (answer !== "accepted" && answer !== "known")) {
@@ -114,6 +108,7 @@ export class LinkService {
       return false;
     }
     filter.setRemoteLease(peer.slot, lease.endMs);
+    if (answer === "accepted") sink.leaseShown?.(peer.session, lease);
     if (peer.takeReplyToken(nowMs)) this.#send(nowMs, peer, encodeLeaseAck(lease.epoch, lease.serial));
     return true;
   }

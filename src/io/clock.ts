@@ -8,6 +8,9 @@ export interface Clock {
 /** For durations: ms with fractions, never set by anyone. */
 export const stopwatch = (): number => performance.now();
 
+/** Of all threads of this process alike, in ms; stands still while the machine is suspended. */
+export const sharedMs = (): number => Number(process.hrtime.bigint()) / 1e6;
+
 /** Of this thread: stands still while it waits for a CPU. */
 export const cpuStopwatch = (): number => {
   const { user, system } = process.threadCpuUsage();

@@ -2,7 +2,7 @@
 // the main thread wants from its port after each wake-up and answers by postMessage; nothing else of Node runs here.
 import { receiveMessageOnPort, workerData } from "node:worker_threads";
 import { Engine, type EngineSink } from "../engine/engine.ts";
-import { cpuStopwatch, SystemClock, stopwatch } from "../io/clock.ts";
+import { cpuStopwatch, SystemClock, sharedMs, stopwatch } from "../io/clock.ts";
 import { chooseCrypto } from "../io/crypto-choice.ts";
 import { Arena } from "../io/ffi/arena.ts";
 import { errnoName } from "../io/ffi/errno.ts";
@@ -13,16 +13,24 @@ import { UdpSocket, udpSocketArenaBytes } from "../io/ffi/udp-socket.ts";
 import { NATIVE_CRYPTO_ARENA_BYTES } from "../io/native-crypto.ts";
 import { osRandom } from "../io/os-random.ts";
 import { createSimdSums } from "../io/simd-sums.ts";
-
-import type { DataThreadCommand, DataThreadEvent, DataThreadStart, DataThreadStatus } from "./data-thread-messages.ts";
+import { warmUp } from "../wireguard/warm-up.ts";
+import { BadgeSide } from "./data-thread-badge.ts";
+import {
+  type DataThreadCommand,
+  type DataThreadEvent,
+  type DataThreadStart,
+  type DataThreadStatus,
+  waitingRooms,
+} from "./data-thread-messages.ts";
 import { PacketLoop } from "./packet-loop.ts";
-import { warmUp } from "./warm-up.ts";
 
 const POLLER_BYTES = 4_096;
 
 function main(start: DataThreadStart): void {
   const { port } = start;
-  const tell = (event: DataThreadEvent): void => port.postMessage(event);
+  const tell = (event: DataThreadEvent, transfer: readonly ArrayBuffer[] = []): void => {
+    port.postMessage(event, transfer);
+  };
   const stop = new Int32Array(start.stop);
   const arena = new Arena(
     NATIVE_CRYPTO_ARENA_BYTES + POLLER_BYTES + PacketLoop.arenaBytes + TUN_ARENA_BYTES + 2 * udpSocketArenaBytes(),
@@ -34,6 +42,8 @@ function main(start: DataThreadStart): void {
   const v6 = start.udp.v6 === undefined ? undefined : UdpSocket.adopt(arena, 6, start.udp.v6);
   const poller = new Poller(arena, [wake.fd, tun.fd, v4?.fd ?? -1, v6?.fd ?? -1]); // poll passes over −1
 
+  const clock = new SystemClock();
+  const badge = new BadgeSide({ crypto, rooms: waitingRooms(start.waiting), tell, clock, sharedMs });
   const loop = new PacketLoop({
     memory: arena,
     sums: createSimdSums(arena.memory, arena.bytes),
@@ -41,7 +51,8 @@ function main(start: DataThreadStart): void {
     v4,
     v6,
     poller,
-    clock: new SystemClock(),
+    clock,
+    aside: start.mode === "badge" ? badge : undefined,
     onWake: () => {
       wake.drain();
       if (Atomics.load(stop, 0) !== 0) return loop.stop();
@@ -55,15 +66,7 @@ function main(start: DataThreadStart): void {
       loop.stop();
     },
   });
-  const sink: EngineSink = {
-    ...loop.engineSink,
-    denied: () => undefined, // nothing is judged in `wg` mode
-    deniedByPeer: () => undefined,
-    flowEnded: () => undefined,
-    tunnelWanted: () => undefined,
-    tunnelUp: (session) => tell({ kind: "tunnel-up", session }),
-    tunnelFailed: (session) => tell({ kind: "tunnel-failed", session }),
-  };
+  const sink: EngineSink = { ...loop.engineSink, ...badge.sink };
   const engine = new Engine({
     crypto,
     random: osRandom,
@@ -73,10 +76,11 @@ function main(start: DataThreadStart): void {
     sink,
     stopwatch,
     cpuStopwatch,
-    leases: { verify: () => undefined },
+    leases: badge.leases,
     ...(start.lastTimestamp === undefined ? {} : { lastTimestamp: start.lastTimestamp }),
   });
   loop.attach(engine);
+  badge.attach(engine, loop);
 
   function handle(command: DataThreadCommand): void {
     switch (command.kind) {
@@ -87,12 +91,15 @@ function main(start: DataThreadStart): void {
       case "reach":
         for (const session of command.sessions) engine.punch(loop.nowMs(), session);
         return;
+      default:
+        return badge.handle(command);
     }
   }
 
   function status(): DataThreadStatus {
     const counters: Record<string, number> = { ...engine.counters() };
     for (const [name, count] of Object.entries(loop.counters)) if (count > 0) counters[`loop-${name}`] = count;
+    for (const [name, count] of Object.entries(badge.counters)) counters[`loop-${name}`] = count;
     for (const [name, socket] of [["udp4", v4] as const, ["udp6", v6] as const]) {
       for (const [counter, count] of Object.entries(socket?.counters ?? {})) {
         if (count > 0) counters[`${name}-${counter}`] = count;
@@ -102,6 +109,7 @@ function main(start: DataThreadStart): void {
   }
 
   warmUp(crypto, osRandom);
+  for (const told of start.told) badge.handle(told);
   if (start.state !== undefined) engine.apply(loop.nowMs(), start.state);
   tell({ kind: "started", reason });
   loop.run();

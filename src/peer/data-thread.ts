@@ -8,13 +8,19 @@ import { WirebadgeError } from "../base/errors.ts";
 import { DATA_THREAD_RESTART_WINDOW_MS, DATA_THREAD_RESTARTS_MAX } from "../base/limits.ts";
 import type { DesiredState } from "../engine/desired-state.ts";
 import { EventFd } from "../io/ffi/event-fd.ts";
-import type {
-  DataThreadCommand,
-  DataThreadEvent,
-  DataThreadStart,
-  DataThreadStatus,
-  RefusedPeer,
+import {
+  type BadgeState,
+  type DataThreadCommand,
+  type DataThreadEvent,
+  type DataThreadNotice,
+  type DataThreadStart,
+  type DataThreadStatus,
+  type RefusedPeer,
+  WAITING_BYTES,
+  type WaitingRooms,
+  waitingRooms,
 } from "./data-thread-messages.ts";
+import type { SealedBatch } from "./packet-batch.ts";
 
 /** From the sources, or from a package's compiled ones: tsc leaves such names as they are. */
 const MAIN = new URL(`data-thread-main${extname(import.meta.url)}`, import.meta.url);
@@ -22,8 +28,9 @@ const MAIN = new URL(`data-thread-main${extname(import.meta.url)}`, import.meta.
 export interface DataThreadOptions
   extends Pick<DataThreadStart, "tun" | "udp" | "keyPair" | "mode" | "mtuBytes" | "requireNative"> {
   readonly logger: Logger;
-  readonly onTunnelUp: (session: string) => void;
-  readonly onTunnelFailed: (session: string) => void;
+  /** From the state file: of the last initiation that an earlier process sent. */
+  readonly lastTimestamp?: Uint8Array | undefined;
+  readonly onNotice: (notice: DataThreadNotice) => void;
 }
 
 export interface DataThreadReplacement extends Pick<DataThreadOptions, "keyPair" | "udp"> {
@@ -31,6 +38,7 @@ export interface DataThreadReplacement extends Pick<DataThreadOptions, "keyPair"
 }
 
 type Answer = Extract<DataThreadEvent, { readonly id: number }>;
+type TimestampedNotice = Extract<DataThreadNotice, { readonly lastTimestamp: unknown }>;
 
 interface Waiting {
   resolve(answer: Answer): void;
@@ -44,11 +52,17 @@ export class DataThread {
   readonly #ended = Promise.withResolvers<Error | undefined>();
   readonly #onExit = (): void => this.#askToStop();
   #stop = new Int32Array(new SharedArrayBuffer(4));
+  #waitingBytes = new SharedArrayBuffer(WAITING_BYTES);
+  #rooms: WaitingRooms = waitingRooms(this.#waitingBytes);
+  /** The latest of each kind, made when it is sent: what it says may depend on the time. */
+  readonly #told = new Map<BadgeState["kind"], () => BadgeState>();
   #worker: Worker | undefined;
   #port: MessagePort | undefined;
   #lastId = 0;
   #state: DesiredState | undefined;
   #lastStatus: DataThreadStatus | undefined;
+  /** TAI64N of the last initiation that is known to have been sent. */
+  #lastTimestamp: Uint8Array | undefined;
   #restartsMs: number[] = [];
   #stopping = false;
   #replacing = false;
@@ -58,6 +72,7 @@ export class DataThread {
 
   private constructor(options: DataThreadOptions) {
     this.#options = options;
+    this.#lastTimestamp = options.lastTimestamp;
   }
 
   /** @throws WirebadgeError NATIVE_UNAVAILABLE, with nothing left running */
@@ -87,8 +102,30 @@ export class DataThread {
 
   async status(): Promise<DataThreadStatus> {
     const answer = await this.#ask({ kind: "status", id: ++this.#lastId });
-    if (answer.kind === "status") this.#lastStatus = answer.status;
+    if (answer.kind === "status") {
+      this.#lastStatus = answer.status;
+      this.#lastTimestamp = answer.status.lastTimestamp ?? this.#lastTimestamp;
+    }
     return this.#lastStatus ?? { peers: [], counters: {}, nowMs: 0, lastTimestamp: undefined };
+  }
+
+  /** Told now, and again to a thread that is started anew, made anew then. */
+  tell(make: () => BadgeState): void {
+    const state = make();
+    this.#told.set(state.kind, make);
+    this.#send(state);
+  }
+
+  /** Told to the thread that runs, if one does. */
+  command(command: Extract<DataThreadCommand, { readonly kind: "tell-denial" | "probe" }>): void {
+    this.#send(command);
+  }
+
+  /** Of the userspace stack. False: too many wait already, and these are lost. */
+  givePackets({ bytes, count }: SealedBatch): boolean {
+    if (!this.#rooms.fromStack.enter(count)) return false;
+    this.#send({ kind: "packets", bytes, count }, [bytes.buffer]);
+    return true;
   }
 
   /** Begins handshakes with these peers where there is no session. */
@@ -143,18 +180,23 @@ export class DataThread {
     const { tun, udp, keyPair, mode, mtuBytes, requireNative } = this.#options;
     const { port1, port2 } = new MessageChannel();
     this.#stop = new Int32Array(new SharedArrayBuffer(4));
+    this.#waitingBytes = new SharedArrayBuffer(WAITING_BYTES);
+    const rooms = waitingRooms(this.#waitingBytes);
+    this.#rooms = rooms;
     const start: DataThreadStart = {
       port: port2,
       wakeFd: this.#wake.fd,
       stop: this.#stop.buffer as SharedArrayBuffer,
+      waiting: this.#waitingBytes,
       tun,
       udp,
       keyPair,
       mode,
       mtuBytes,
       requireNative,
-      lastTimestamp: this.#lastStatus?.lastTimestamp,
+      lastTimestamp: this.#lastTimestamp,
       state: this.#state,
+      told: [...this.#told.values()].map((make) => make()),
     };
     const worker = new Worker(MAIN, {
       workerData: start,
@@ -168,7 +210,7 @@ export class DataThread {
     let hasStarted = false;
     port1.on("message", (event: DataThreadEvent) => {
       hasStarted ||= event.kind === "started";
-      this.#onEvent(event, started.resolve);
+      this.#onEvent(event, rooms, started.resolve);
     });
     worker.once("error", (error) => {
       failure = error;
@@ -182,24 +224,39 @@ export class DataThread {
     await started.promise;
   }
 
-  #onEvent(event: DataThreadEvent, started: () => void): void {
-    const { logger, onTunnelUp, onTunnelFailed } = this.#options;
+  #onEvent(event: DataThreadEvent, rooms: WaitingRooms, started: () => void): void {
+    const { logger, onNotice } = this.#options;
     switch (event.kind) {
       case "started":
         this.nativeMissing = event.reason;
         return started();
-      case "tunnel-up":
-        return onTunnelUp(event.session);
-      case "tunnel-failed":
-        return onTunnelFailed(event.session);
       case "lost":
         this.#lost = `${event.what === "tun" ? "the TUN device" : "the UDP socket"} is gone (${event.errno})`;
         logger.error({ event: "lost", what: event.what, errno: event.errno }, this.#lost);
         return;
-      default:
+      case "applied":
+      case "status":
         this.#waiting.get(event.id)?.resolve(event);
         this.#waiting.delete(event.id);
+        return;
+      case "packets":
+        rooms.toStack.leave(event.count);
+        return onNotice(event);
+      case "probe-answer":
+        rooms.probes.leave();
+        return onNotice(event);
+      case "tunnel-up":
+      case "tunnel-wanted":
+        this.#noteTimestamp(event);
+        break;
+      default:
     }
+    rooms.events.leave();
+    onNotice(event);
+  }
+
+  #noteTimestamp({ lastTimestamp }: TimestampedNotice): void {
+    this.#lastTimestamp = lastTimestamp ?? this.#lastTimestamp;
   }
 
   /** It may start again, with the same device, sockets and state; sessions are made anew. Not for ever. */
@@ -232,9 +289,9 @@ export class DataThread {
     });
   }
 
-  #send(command: DataThreadCommand): void {
+  #send(command: DataThreadCommand, transfer: readonly ArrayBuffer[] = []): void {
     if (this.#worker === undefined) return;
-    this.#port?.postMessage(command);
+    this.#port?.postMessage(command, transfer);
     this.#wake.signal();
   }
 }

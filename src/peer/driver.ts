@@ -14,7 +14,17 @@ const SETTLE_ROUNDS_MAX = 1_000; // ended flows end others, but no two in a circ
 export interface DriverParts {
   readonly engine: Engine;
   readonly stack: Netstack;
-  readonly udp: UdpPort;
+  /** None where datagrams are another thread's. */
+  readonly udp: UdpPort | undefined;
+  /** Where what the stack sends goes instead of the engine. */
+  readonly outlet?: StackOutlet;
+}
+
+export interface StackOutlet {
+  /** The bytes are valid during the call only. */
+  put(buffer: Uint8Array, offset: number, length: number): void;
+  /** At a turn's end. */
+  flush(): void;
 }
 
 /** `attach` once the parts, which need the driver's `engineSink` and `stackOutput`, have been made. */
@@ -55,13 +65,15 @@ export class LoopDriver implements Turns {
 
   /** The part of the engine's sink that moves bytes. */
   readonly engineSink: Pick<EngineSink, "sendDatagram" | "deliverPacket"> = {
-    sendDatagram: (endpoint, buffer, offset, length) => this.#parts?.udp.send(endpoint, buffer, offset, length),
+    sendDatagram: (endpoint, buffer, offset, length) => this.#parts?.udp?.send(endpoint, buffer, offset, length),
     deliverPacket: (_session, buffer, offset, length) =>
       this.#parts?.stack.handlePacket(this.#nowMs, buffer, offset, length),
   };
 
   readonly stackOutput = (nowMs: number, buffer: Uint8Array, offset: number, length: number): void => {
-    this.#parts?.engine.handlePacket(nowMs, buffer, offset, length);
+    const { engine, outlet } = this.#parts ?? {};
+    if (outlet === undefined) engine?.handlePacket(nowMs, buffer, offset, length);
+    else outlet.put(buffer, offset, length);
   };
 
   readonly onDatagram = (from: Endpoint, bytes: Uint8Array): void => {
@@ -91,6 +103,7 @@ export class LoopDriver implements Turns {
         parts.stack.handlePacket(this.#nowMs, reply, 0, reply.length);
       }
     } while (parts.engine.settle());
+    parts.outlet?.flush();
     this.#timer.armAt(Math.min(parts.engine.nextDeadlineMs(), parts.stack.nextDeadlineMs()));
   }
 }

@@ -76,7 +76,8 @@ export class GatewayDial {
         kind: "denied",
         bar: { reason: "DIAL_REFUSED", ruleId: "own-addresses-unknown", address: addresses[0] },
       };
-    const overlay = netmap === undefined ? [] : overlayPrefixes(netmap.network);
+    const known = netmap === undefined ? [] : overlayPrefixes(netmap.network);
+    const overlay = [...known, ...(this.#network.intoOverlay?.() ?? [])];
     const around = { ownAddresses: own.addresses, broadcasts: own.broadcasts, overlay };
     const endpoints: Endpoint[] = [];
     let bar: DialBar | undefined;

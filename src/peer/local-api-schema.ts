@@ -75,6 +75,8 @@ export const statusSchema = z.object({
   serving: z.array(z.string()),
   refusedOffers: z.array(refusedOfferStatusSchema),
   entryPoints: z.array(entryPointSchema),
+  /** The TUN device, by which every process of the host wears this badge, and what the host reaches by it. */
+  device: z.object({ name: z.string(), mtuBytes: z.number().int(), routes: z.array(z.string()) }).optional(),
   counters: z.record(z.string(), z.number()),
 });
 
@@ -157,7 +159,7 @@ export type Problem = z.infer<typeof problemSchema>;
 
 /** What the running peer answers with; each may throw a WirebadgeError, which becomes a problem. */
 export interface LocalApiHost {
-  status(): Status;
+  status(): Status | Promise<Status>;
   /** Of an overlay address, or of the source IP:PORT of a socket that this gateway dialled. @throws NOT_FOUND */
   whois(of: string): Whois;
   /** About this session itself. @throws USAGE when the destination can't be read */

@@ -35,7 +35,7 @@ const ROUTES: Readonly<Record<string, Route>> = {
   [LOCAL_API_PATHS.status]: {
     method: "GET",
     parameter: undefined,
-    answer: (host) => statusSchema.parse(host.status()),
+    answer: async (host) => statusSchema.parse(await host.status()),
   },
   [LOCAL_API_PATHS.whois]: {
     method: "GET",

@@ -28,6 +28,18 @@ export interface LoopPoller {
   events(index: number): number;
 }
 
+/** What goes neither between tunnels and the device nor into the engine. */
+export interface LoopAside {
+  /** True: it was no WireGuard message, and is dealt with. */
+  takeDatagram(bytes: Uint8Array, offset: number, length: number): boolean;
+  /** Whether a packet, out of a tunnel or from the host, is for the userspace stack. */
+  isForStack(buffer: Uint8Array, offset: number, length: number): boolean;
+  /** The bytes are valid during the call only. */
+  giveToStack(buffer: Uint8Array, offset: number, length: number): void;
+  /** At a round's end. */
+  flush(): void;
+}
+
 export interface PacketLoopParts {
   /** The arena that the device and the sockets use too. */
   readonly memory: PacketMemory;
@@ -38,6 +50,7 @@ export interface PacketLoopParts {
   readonly v6: DatagramSocket | undefined;
   readonly poller: LoopPoller;
   readonly clock: Clock;
+  readonly aside?: LoopAside | undefined;
   /** The main thread wants something. */
   readonly onWake: () => void;
   /** The device or a socket is gone for good: by what errno. */
@@ -181,10 +194,36 @@ export class PacketLoop {
     this.#merger.flush();
     this.#sideInAt = this.#sideInStart;
     this.#flushSends();
+    this.#parts.aside?.flush();
   }
 
   nowMs(): number {
     return this.#nowMs;
+  }
+
+  /** A datagram of somebody else's making, by the same sockets; goes out when the round settles. */
+  sendDatagram(to: Endpoint, bytes: Uint8Array): void {
+    this.#send(to, bytes, 0, bytes.length);
+  }
+
+  /** A packet of the userspace stack, into a tunnel as if the host had sent it. */
+  sendPacket(buffer: Uint8Array, offset: number, length: number): void {
+    const at = this.#placeForPacket();
+    this.#bytes.set(buffer.subarray(offset, offset + length), at);
+    this.#engine?.handlePacket(this.#nowMs, this.#bytes, at, length);
+  }
+
+  /** A packet of the userspace stack to the host itself. */
+  deliverToHost(buffer: Uint8Array, offset: number, length: number): void {
+    if (buffer === this.#bytes) return this.#merger.add(offset, length);
+    if (this.#sideInAt + ROOM_BYTES + length > this.#sideInStart + SIDE_BYTES) {
+      this.#merger.flush();
+      this.#sideInAt = this.#sideInStart;
+    }
+    const at = this.#sideInAt + ROOM_BYTES;
+    this.#bytes.set(buffer.subarray(offset, offset + length), at);
+    this.#sideInAt = (at + length + 3) & ~3;
+    this.#merger.add(at, length);
   }
 
   #timeoutMs(): number {
@@ -241,12 +280,21 @@ export class PacketLoop {
     if (drop !== undefined) return this.#countDrop(drop);
     const engine = this.#engine!;
     const { pieces } = splitter;
+    const { aside } = this.#parts;
+    const packetAt = this.#readAt + VNET_HEADER_BYTES;
+    const isForStack = aside?.isForStack(this.#bytes, packetAt, length - VNET_HEADER_BYTES) === true;
     for (let piece = 0; piece < pieces; piece++) {
-      if (this.#sendAt > this.#sendStart + SEND_BYTES - SPLIT_MAX_BYTES) this.#flushSends();
-      const at = this.#sendAt + DATA_HEADER_BYTES;
+      const at = this.#placeForPacket();
       const pieceBytes = splitter.write(piece, this.#bytes, at);
-      engine.handlePacket(this.#nowMs, this.#bytes, at, pieceBytes);
+      if (isForStack) aside.giveToStack(this.#bytes, at, pieceBytes);
+      else engine.handlePacket(this.#nowMs, this.#bytes, at, pieceBytes);
     }
+  }
+
+  /** Where the next packet is to stand so that its datagram follows the last one. */
+  #placeForPacket(): number {
+    if (this.#sendAt > this.#sendStart + SEND_BYTES - SPLIT_MAX_BYTES) this.#flushSends();
+    return this.#sendAt + DATA_HEADER_BYTES;
   }
 
   #countDrop(drop: SplitDrop): void {
@@ -334,6 +382,7 @@ export class PacketLoop {
     const events = poller.events(index);
     if (events === 0) return;
     const engine = this.#engine!;
+    const { aside } = this.#parts;
     const messages = socket.receive();
     if (messages < 0) {
       // An ICMP error that came back for something sent is told once; the socket lives on.
@@ -347,22 +396,18 @@ export class PacketLoop {
       const end = at + socket.messageBytes(message);
       for (; at < end; at += segmentBytes) {
         this.counters.datagramsIn++;
-        engine.handleDatagram(this.#nowMs, from, this.#bytes, at, Math.min(segmentBytes, end - at));
+        const length = Math.min(segmentBytes, end - at);
+        if (aside?.takeDatagram(this.#bytes, at, length) === true) continue;
+        engine.handleDatagram(this.#nowMs, from, this.#bytes, at, length);
       }
     }
     this.#merger.flush(); // the next receive uses the same places
   }
 
   #deliver(buffer: Uint8Array, offset: number, length: number): void {
-    if (buffer === this.#bytes) return this.#merger.add(offset, length);
-    if (this.#sideInAt + ROOM_BYTES + length > this.#sideInStart + SIDE_BYTES) {
-      this.#merger.flush();
-      this.#sideInAt = this.#sideInStart;
-    }
-    const at = this.#sideInAt + ROOM_BYTES;
-    this.#bytes.set(buffer.subarray(offset, offset + length), at);
-    this.#sideInAt = (at + length + 3) & ~3;
-    this.#merger.add(at, length);
+    const { aside } = this.#parts;
+    if (aside?.isForStack(buffer, offset, length) === true) aside.giveToStack(buffer, offset, length);
+    else this.deliverToHost(buffer, offset, length);
   }
 
   #write(offsets: Int32Array, lengths: Int32Array, count: number): void {

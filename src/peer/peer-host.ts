@@ -1,9 +1,15 @@
 // What the running peer answers on its local API: about itself, whom it knows, what it may reach and what was denied.
-import { type Address, formatAddress, formatEndpoint, parseAddress, parseEndpoint } from "../base/address.ts";
+import {
+  type Address,
+  formatAddress,
+  formatEndpoint,
+  formatPrefix,
+  parseAddress,
+  parseEndpoint,
+} from "../base/address.ts";
 import { WirebadgeError } from "../base/errors.ts";
 import { PING_TIMEOUT_MS } from "../base/limits.ts";
 import type { NetmapView, PeerEntry } from "../control/netmap.ts";
-import type { Engine } from "../engine/engine.ts";
 import type { Netstack } from "../netstack/contract.ts";
 import { formatTraffic } from "../policy/destination.ts";
 import type { DenialFeed, PeerDenial } from "./denial-feed.ts";
@@ -21,8 +27,8 @@ import type {
   Whois,
 } from "./local-api-schema.ts";
 import { canReach } from "./own-can.ts";
+import type { PacketPath, PathDevice, PathReport } from "./packet-path.ts";
 import type { PeerViews } from "./peer-views.ts";
-import type { Turns } from "./turns.ts";
 
 /** What does not come from the engine or the netmap. */
 export interface PeerFacts {
@@ -42,9 +48,8 @@ export interface PeerFacts {
 }
 
 export interface PeerHostOptions {
-  readonly engine: Engine;
+  readonly path: PacketPath;
   readonly stack: Netstack;
-  readonly turns: Turns;
   readonly views: PeerViews;
   readonly gateway: Gateway;
   readonly denials: DenialFeed;
@@ -96,10 +101,11 @@ export class PeerHost implements LocalApiHost {
     this.#options = options;
   }
 
-  status(): Status {
-    const { engine, turns, views, facts } = this.#options;
+  async status(): Promise<Status> {
+    const { path, views, facts } = this.#options;
+    const report = await path.report();
     const netmap = views.netmap();
-    const nowMs = turns.nowMs();
+    const nowMs = path.turns.nowMs();
     const leaseEndMs = facts.leaseEndMs();
     const coordinator = facts.coordinator();
     const stateProblem = facts.stateProblem();
@@ -125,12 +131,13 @@ export class PeerHost implements LocalApiHost {
         : { lease: { endMs: leaseEndMs, remainingMs: Math.max(0, leaseEndMs - nowMs - facts.coordinatorOffsetMs()) } }),
       crypto: facts.crypto,
       ownerCheck: facts.ownerCheck,
-      peers: this.#peers(netmap),
+      peers: peersIn(netmap, report),
       services: (netmap?.services ?? []).map(describeService),
       serving: netmap === undefined ? [] : servedIn(netmap),
       refusedOffers: (netmap?.refusedOffers ?? []).map(({ offer, reason }) => ({ offer, reason })),
       entryPoints: [...facts.entryPoints()],
-      counters: { ...engine.counters(), ...facts.shellCounters() },
+      ...(path.device === undefined ? {} : { device: describeDevice(path.device) }),
+      counters: { ...report.counters, ...facts.shellCounters() },
     };
   }
 
@@ -168,8 +175,8 @@ export class PeerHost implements LocalApiHost {
     return { denials: denials.list().map((denial) => describeDenial(denial, views)) };
   }
 
-  ping(name: string, signal: AbortSignal): Promise<Ping> {
-    const { stack, turns, views, engine } = this.#options;
+  async ping(name: string, signal: AbortSignal): Promise<Ping> {
+    const { views, path } = this.#options;
     const bare =
       name.startsWith("node:") || name.startsWith("agent:") || name.startsWith("user:") ? name : `node:${name}`;
     const literal = parseAddress(name);
@@ -180,12 +187,21 @@ export class PeerHost implements LocalApiHost {
     const judged = address === undefined ? undefined : views.judgeOutbound(address, "icmp", 0);
     if (address === undefined || judged === undefined || !judged.allowed) {
       const id = judged?.denialId ?? views.denyName(name, "icmp", 0);
-      return Promise.reject(
-        new WirebadgeError("NO_GRANT", `${name} may not be pinged (${id})`, {
-          hint: 'a grant such as { from: YOU, to: "node:NAME icmp" } would allow it',
-        }),
-      );
+      throw new WirebadgeError("NO_GRANT", `${name} may not be pinged (${id})`, {
+        hint: 'a grant such as { from: YOU, to: "node:NAME icmp" } would allow it',
+      });
     }
+    const rttMs = await this.#echo(name, address, signal);
+    const row = (await path.report()).peers.find(({ session }) => session === peer?.session);
+    const endpoint = row?.endpoint === undefined ? {} : { endpoint: formatEndpoint(row.endpoint) };
+    const identity = peer === undefined ? {} : { identity: peer.identity };
+    return { name, address: formatAddress(address), rttMs, path: "direct", ...identity, ...endpoint };
+  }
+
+  /** Resolves to the round trip's ms. */
+  #echo(name: string, address: Address, signal: AbortSignal): Promise<number> {
+    const { stack, views, path } = this.#options;
+    const { turns } = path;
     const local = views.localAddressFor(address);
     return new Promise((resolve, reject) => {
       if (local === undefined) {
@@ -195,10 +211,7 @@ export class PeerHost implements LocalApiHost {
       const giveUp = turns.turn((nowMs) =>
         stack.ping(nowMs, local, address, (rttMs) => {
           clearTimeout(timer);
-          const status = engine.status().find((row) => row.session === peer?.session);
-          const endpoint = status?.endpoint === undefined ? {} : { endpoint: formatEndpoint(status.endpoint) };
-          const identity = peer === undefined ? {} : { identity: peer.identity };
-          resolve({ name, address: formatAddress(address), rttMs, path: "direct", ...identity, ...endpoint });
+          resolve(rttMs);
         }),
       );
       const timer = setTimeout(() => {
@@ -225,25 +238,29 @@ export class PeerHost implements LocalApiHost {
       ...(self.sponsor === undefined ? {} : { sponsor: self.sponsor }),
     };
   }
+}
 
-  #peers(netmap: NetmapView | undefined): LocalPeer[] {
-    const rows = new Map(this.#options.engine.status().map((row) => [row.session, row]));
-    return (netmap?.peers ?? []).map((entry) => {
-      const row = rows.get(entry.session);
-      return {
-        session: entry.session,
-        identity: entry.identity,
-        publicKey: entry.publicKey,
-        addresses: entry.addresses,
-        prefixes: entry.prefixes,
-        path: row?.endpoint === undefined ? "none" : "direct",
-        rxBytes: row?.receivedBytes ?? 0,
-        txBytes: row?.sentBytes ?? 0,
-        ...(row?.endpoint === undefined ? {} : { endpoint: formatEndpoint(row.endpoint) }),
-        ...(row?.lastHandshakeMs === undefined ? {} : { lastHandshakeMs: row.lastHandshakeMs }),
-      };
-    });
-  }
+function peersIn(netmap: NetmapView | undefined, report: PathReport): LocalPeer[] {
+  const rows = new Map(report.peers.map((row) => [row.session, row]));
+  return (netmap?.peers ?? []).map((entry) => {
+    const row = rows.get(entry.session);
+    return {
+      session: entry.session,
+      identity: entry.identity,
+      publicKey: entry.publicKey,
+      addresses: entry.addresses,
+      prefixes: entry.prefixes,
+      path: row?.endpoint === undefined ? "none" : "direct",
+      rxBytes: row?.receivedBytes ?? 0,
+      txBytes: row?.sentBytes ?? 0,
+      ...(row?.endpoint === undefined ? {} : { endpoint: formatEndpoint(row.endpoint) }),
+      ...(row?.lastHandshakeMs === undefined ? {} : { lastHandshakeMs: row.lastHandshakeMs }),
+    };
+  });
+}
+
+function describeDevice({ name, mtuBytes, routes }: PathDevice): NonNullable<Status["device"]> {
+  return { name, mtuBytes, routes: routes.map(formatPrefix) };
 }
 
 function describeService(service: NetmapView["services"][number]): LocalService {

@@ -2,7 +2,7 @@
 import { type Address, formatAddress, isV4, parseAddress } from "../base/address.ts";
 import type { NetmapView, PeerEntry } from "../control/netmap.ts";
 import type { Engine } from "../engine/engine.ts";
-import type { FilterProtocol, Verdict } from "../filter/contract.ts";
+import type { DenialRecord, FilterProtocol, Verdict } from "../filter/contract.ts";
 import { PROTOCOL_ICMP, PROTOCOL_TCP, PROTOCOL_UDP } from "../wire/packet.ts";
 import { type DenialFeed, fromRecord } from "./denial-feed.ts";
 import type { Caller, GatewayDenial, GatewayView } from "./gateway-view.ts";
@@ -31,6 +31,8 @@ export interface PeerViewsOptions {
   readonly ownAddresses: () => readonly Address[];
   /** This peer's own session id; the empty text in `wg` mode. */
   readonly ownSession: () => string;
+  /** Tells that peer of a denial which a shell decided. */
+  readonly tellDenial: (session: string, record: DenialRecord) => void;
 }
 
 export class PeerViews implements OverlayView, GatewayView {
@@ -105,7 +107,7 @@ export class PeerViews implements OverlayView, GatewayView {
   }
 
   recordDenial(denial: GatewayDenial): string {
-    const { engine, turns, denials } = this.#options;
+    const { engine, turns, denials, tellDenial } = this.#options;
     return turns.turn((nowMs) => {
       const isName = parseAddress(denial.destination) === undefined;
       const record = engine.filter.recordDenial(
@@ -123,7 +125,7 @@ export class PeerViews implements OverlayView, GatewayView {
         denial,
       );
       denials.add(fromRecord(record));
-      engine.tellDenial(nowMs, denial.caller.session, record);
+      tellDenial(denial.caller.session, record);
       return record.id;
     });
   }

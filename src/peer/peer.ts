@@ -1,39 +1,42 @@
-// `wirebadge up`: one session, composed. State → crypto → engine, stack and UDP port in a driver → control channel →
-// gateway and entry points. Everything that decides is in the engine; here it is fed, and what it says is told on.
+// `wirebadge up`: one session, composed. State → crypto → packet path (packet-path.ts) and userspace stack → control
+// channel → gateway and entry points. Everything that decides is in the engine; here it is fed, and what it says is
+// told on.
 import type { Logger } from "pino";
 import { formatEndpoint, parseAddress, parsePrefix } from "../base/address.ts";
 import { toBase64 } from "../base/bytes.ts";
 import { WirebadgeError } from "../base/errors.ts";
 import { MTU_DEFAULT_BYTES } from "../base/limits.ts";
-import { leaseEndMs, verifyLease } from "../control/lease.ts";
+import { leaseEndMs } from "../control/lease.ts";
 import type { NetmapView } from "../control/netmap.ts";
-import { isProbe } from "../control/probe.ts";
 import type { Crypto } from "../crypto/provider.ts";
-import { Engine, type EngineSink } from "../engine/engine.ts";
 import type { FlowRecord } from "../filter/contract.ts";
-import { type Clock, cpuStopwatch, SystemClock, stopwatch } from "../io/clock.ts";
+import { type Clock, SystemClock } from "../io/clock.ts";
 import { type CryptoChoice, chooseCrypto } from "../io/crypto-choice.ts";
+import type { TunDevice } from "../io/ffi/tun-device.ts";
 import { osRandom } from "../io/os-random.ts";
-import { type DatagramHandler, DgramUdpPort } from "../io/udp.ts";
 import { SOFTWARE, SOFTWARE_VERSION } from "../io/version.ts";
 import { UserspaceStack } from "../netstack/stack.ts";
+import { NAME_DIAL_PORT } from "../policy/world.ts";
 import { PROTOCOL_TCP } from "../wire/packet.ts";
 import { ControlClient } from "./control-client.ts";
 import { DenialFeed, fromRecord } from "./denial-feed.ts";
 import { desiredStateOf } from "./desired-state.ts";
-import { LoopDriver } from "./driver.ts";
 import { EndpointDiscovery } from "./endpoint-discovery.ts";
 import { EntryPoints } from "./entry-points.ts";
 import { Gateway } from "./gateway.ts";
 import { parseOffers } from "./gateway-offers.ts";
 import { LocalApiServer } from "./local-api.ts";
 import type { Denial, EntryPoint } from "./local-api-schema.ts";
+import { LoopPath } from "./loop-path.ts";
 import { StackDialer } from "./overlay-dialer.ts";
 import { OwnerCheck } from "./owner.ts";
+import { type PacketPath, type PacketPathEvents, prefixed } from "./packet-path.ts";
 import { describeDenial, PeerHost } from "./peer-host.ts";
 import { PeerViews } from "./peer-views.ts";
 import { hostNetwork } from "./real-network.ts";
 import { SessionStore } from "./session-store.ts";
+import { journalFolder } from "./tun/host-network.ts";
+import { openBadgeDevice, TunPath } from "./tun-path.ts";
 
 export interface PeerOptions {
   readonly token: string | undefined;
@@ -46,6 +49,10 @@ export interface PeerOptions {
   readonly allowRemote: boolean;
   readonly forwards: readonly string[];
   readonly exposes: readonly string[];
+  /** A TUN device of that name for the whole host; "": the first free one. Undefined: rootless. */
+  readonly tun: string | undefined;
+  /** With `tun`: an agent's badge may be every local process's. */
+  readonly shared: boolean;
   readonly requireNative: boolean;
   readonly logger: Logger;
   readonly onDenial: (denial: Denial) => void;
@@ -56,6 +63,8 @@ export interface RunningPeer {
   readonly session: string;
   readonly addresses: readonly string[];
   readonly entryPoints: readonly EntryPoint[];
+  /** The TUN device's name. */
+  readonly tun?: string;
   stop(): Promise<void>;
   /** Resolves when it ended by itself: an error when that is a failure. */
   readonly stopped: Promise<Error | undefined>;
@@ -67,15 +76,34 @@ export interface RunningPeer {
  */
 export async function startPeer(options: PeerOptions): Promise<RunningPeer> {
   const choice = chooseCrypto(options.requireNative ? { require: "native" } : {});
-  parseOffers(options); // mistakes are told before anything is enrolled
-  const store = SessionStore.open(options.token, options.stateDir);
-  const peer = new Peer(options, store, choice);
+  parseOffers(options); // mistakes, and what this machine can't do, are told before anything is enrolled
+  const host = options.tun === undefined ? undefined : openHost(options.tun);
+  let store: SessionStore;
+  try {
+    store = SessionStore.open(options.token, options.stateDir);
+  } catch (error) {
+    host?.tun.close();
+    throw error;
+  }
+  const peer = new Peer(options, store, choice, host);
   try {
     return await peer.start();
   } catch (error) {
-    await peer.stop();
+    await peer.stop().catch((failure: unknown) => {
+      options.logger.error({ event: "stop-failed", err: failure }, "not all was undone");
+    });
     throw error;
   }
+}
+
+interface OpenedHost {
+  readonly tun: TunDevice;
+  readonly journalFolder: string;
+}
+
+function openHost(name: string): OpenedHost {
+  const folder = journalFolder(process.env);
+  return { tun: openBadgeDevice(name), journalFolder: folder };
 }
 
 class Peer {
@@ -84,9 +112,8 @@ class Peer {
   readonly #choice: CryptoChoice;
   readonly #clock: Clock = new SystemClock();
   readonly #startedMs: number;
-  readonly #driver: LoopDriver;
+  readonly #path: PacketPath;
   readonly #denials = new DenialFeed();
-  readonly #engine: Engine;
   readonly #stack: UserspaceStack;
   readonly #views: PeerViews;
   readonly #gateway: Gateway;
@@ -94,9 +121,7 @@ class Peer {
   readonly #discovery: EndpointDiscovery;
   readonly #owner: OwnerCheck;
   readonly #closers: (() => Promise<void> | void)[] = [];
-  #udp: DgramUdpPort | undefined;
   #entryPoints: EntryPoints | undefined;
-  #signKey: Uint8Array | undefined;
   #ownLeaseEndMs: number | undefined;
   #offsetMs = 0;
   #lastProblem: string | undefined;
@@ -106,39 +131,39 @@ class Peer {
   readonly #stopped: Promise<Error | undefined>;
   #stopping: Promise<void> | undefined;
 
-  constructor(options: PeerOptions, store: SessionStore, choice: CryptoChoice) {
+  constructor(options: PeerOptions, store: SessionStore, choice: CryptoChoice, host: OpenedHost | undefined) {
     this.#options = options;
     this.#store = store;
     this.#choice = choice;
     const { crypto } = choice;
+    const offers = parseOffers(options);
     this.#startedMs = this.#clock.nowMs();
-    this.#driver = new LoopDriver(this.#clock);
     this.#stopped = new Promise((resolve) => {
       this.#end = resolve;
     });
-    this.#signKey = store.coordinatorSignKey;
-    this.#engine = this.#makeEngine(crypto);
+    this.#path = this.#makePath(crypto, host, offers.hostPatterns.length > 0 ? [NAME_DIAL_PORT] : []);
     this.#stack = new UserspaceStack({
       random: osRandom,
       mtuBytes: MTU_DEFAULT_BYTES,
       handler: {
-        output: this.#driver.stackOutput,
+        output: this.#path.stackOutput,
         tcpOpening: (opening) => this.#gateway.tcpOpening(opening),
         udpOpening: (opening) => this.#gateway.udpOpening(opening),
       },
     });
     this.#views = new PeerViews({
-      engine: this.#engine,
-      turns: this.#driver,
+      engine: this.#path.judge,
+      turns: this.#path.turns,
       denials: this.#denials,
       ownAddresses: () => (this.#views.netmap()?.self.addresses ?? []).flatMap((text) => parseAddress(text) ?? []),
       ownSession: () => store.session ?? "",
+      tellDenial: (session, record) => this.#path.tellDenial(session, record),
     });
     this.#gateway = new Gateway({
       view: this.#views,
-      turns: this.#driver,
-      offers: parseOffers(options),
-      network: hostNetwork,
+      turns: this.#path.turns,
+      offers,
+      network: { ...hostNetwork, intoOverlay: () => this.#path.device?.routes ?? [] },
       onFlow: (flow) =>
         options.logger.info(
           {
@@ -156,25 +181,28 @@ class Peer {
     this.#control = this.#makeControl(crypto);
     this.#discovery = new EndpointDiscovery({
       crypto,
-      port: () => this.#udp?.port ?? 0,
-      send: (endpoint, bytes) => this.#udp?.send(endpoint, bytes, 0, bytes.length),
+      port: () => this.#path.port,
+      send: (endpoint, bytes) => this.#path.sendProbe(endpoint, bytes),
       onEndpoints: (endpoints) => this.#control.setEndpoints(endpoints.map(formatEndpoint)),
     });
   }
 
   async start(): Promise<RunningPeer> {
-    this.#udp = await this.#openUdp();
-    this.#store.rememberPort(this.#udp.port);
-    this.#driver.attach({ engine: this.#engine, stack: this.#stack, udp: this.#udp });
+    if (this.#store.identity !== undefined) this.#checkShared(this.#store.identity);
+    await this.#path.open(this.#stack, this.#options.listenPort, this.#store.listenPort);
+    void this.#path.ended.then((error) => this.#fail(error));
+    if (this.#store.coordinatorSignKey !== undefined) this.#path.setSignKey(this.#store.coordinatorSignKey);
+    this.#store.rememberPort(this.#path.port);
     this.#control.setEndpoints(this.#discovery.current().map(formatEndpoint));
     this.#denials.listen((denial) => this.#options.onDenial(describeDenial(denial, this.#views)));
     this.#control.start();
     await this.#control.ready;
-    const dialer = new StackDialer({ view: this.#views, stack: this.#stack, turns: this.#driver });
+    await this.#path.enter();
+    const dialer = new StackDialer({ view: this.#views, stack: this.#stack, turns: this.#path.turns });
     this.#entryPoints = await EntryPoints.open({
       ...this.#options,
       dialer,
-      turns: this.#driver,
+      turns: this.#path.turns,
       owner: this.#owner,
       folder: this.#store.path,
     });
@@ -191,6 +219,7 @@ class Peer {
       session: self.session,
       addresses: self.addresses,
       entryPoints: this.#allEntryPoints(),
+      ...(this.#path.device === undefined ? {} : { tun: this.#path.device.name }),
       stop: () => this.stop(),
       stopped: this.#stopped,
     };
@@ -204,39 +233,29 @@ class Peer {
 
   async #close(): Promise<void> {
     this.#discovery.stop();
-    this.#driver.turn(() => this.#gateway.close());
+    this.#path.turns.turn(() => this.#gateway.close());
     for (const close of this.#closers.reverse()) await close();
     await this.#control.stop();
-    this.#driver.stop();
-    await this.#udp?.close();
-    this.#owner.close();
-    this.#store.release();
-    this.#end(undefined);
-  }
-
-  async #openUdp(): Promise<DgramUdpPort> {
-    const handler: DatagramHandler = (from, bytes) => {
-      if (isProbe(bytes)) this.#discovery.handleAnswer(bytes);
-      else this.#driver.onDatagram(from, bytes);
-    };
-    const { listenPort } = this.#options;
-    if (listenPort !== undefined) return await DgramUdpPort.open(listenPort, handler);
-    const former = this.#store.listenPort;
-    if (former !== undefined) {
-      try {
-        return await DgramUdpPort.open(former, handler); // the endpoint that others remember
-      } catch (error) {
-        if (!(error instanceof WirebadgeError) || error.code !== "PORT_TAKEN") throw error;
-      }
+    try {
+      await this.#path.close();
+    } finally {
+      this.#owner.close();
+      this.#store.release();
+      this.#end(undefined);
     }
-    return await DgramUdpPort.open(0, handler);
   }
 
-  #makeEngine(crypto: Crypto): Engine {
+  #makePath(crypto: Crypto, host: OpenedHost | undefined, stackPorts: readonly number[]): PacketPath {
     const { lastTimestamp, wireguardKey } = this.#store;
+    const { logger, requireNative } = this.#options;
+    const keyPair = { privateKey: wireguardKey, publicKey: crypto.publicKey(wireguardKey) };
+    const options = { crypto, keyPair, clock: this.#clock, logger, lastTimestamp, events: this.#pathEvents() };
+    return host === undefined ? new LoopPath(options) : new TunPath({ ...options, ...host, requireNative, stackPorts });
+  }
+
+  #pathEvents(): PacketPathEvents {
     const { logger } = this.#options;
-    const sink: EngineSink = {
-      ...this.#driver.engineSink,
+    return {
       denied: (record) => {
         this.#denials.add(fromRecord(record));
         logger.info(
@@ -247,7 +266,7 @@ class Peer {
       deniedByPeer: (session, denial) =>
         this.#denials.add({
           ...denial,
-          atMs: this.#driver.nowMs(),
+          atMs: this.#clock.nowMs(),
           hop: "destination",
           session,
           source: undefined,
@@ -257,12 +276,12 @@ class Peer {
           told: true,
         }),
       flowEnded: (flow) => this.#flowEnded(flow),
-      tunnelWanted: (session) => {
-        this.#reserveTimestamp();
+      tunnelWanted: (session, lastTimestamp) => {
+        this.#reserveTimestamp(lastTimestamp);
         this.#control.punch(session);
       },
-      tunnelUp: (session) => {
-        this.#reserveTimestamp();
+      tunnelUp: (session, lastTimestamp) => {
+        this.#reserveTimestamp(lastTimestamp);
         logger.info({ event: "tunnel-up", session, identity: this.#views.identityOf(session) }, "tunnel up");
       },
       tunnelFailed: (session) =>
@@ -270,25 +289,10 @@ class Peer {
           { event: "tunnel-failed", session, identity: this.#views.identityOf(session) },
           "no answer from a peer",
         ),
-    };
-    return new Engine({
-      crypto,
-      random: osRandom,
-      keyPair: { privateKey: wireguardKey, publicKey: crypto.publicKey(wireguardKey) },
-      mode: "badge",
-      mtuBytes: MTU_DEFAULT_BYTES,
-      sink,
-      stopwatch,
-      cpuStopwatch,
-      leases: {
-        verify: (bytes) => {
-          const lease = this.#signKey === undefined ? "lease-bad-signature" : verifyLease(crypto, this.#signKey, bytes);
-          if (typeof lease === "string") return undefined;
-          return { session: lease.session, epoch: lease.epoch, serial: lease.serial, endMs: leaseEndMs(lease) };
-        },
+      probeAnswer: (bytes) => {
+        this.#discovery.handleAnswer(bytes);
       },
-      ...(lastTimestamp === undefined ? {} : { lastTimestamp }),
-    });
+    };
   }
 
   #makeControl(crypto: Crypto): ControlClient {
@@ -309,9 +313,10 @@ class Peer {
       software: SOFTWARE,
     });
     control.on("welcome", (grant) => {
-      this.#signKey = grant.coordinatorSignKey;
+      this.#path.setSignKey(grant.coordinatorSignKey);
       try {
         this.#store.granted(grant);
+        this.#checkShared(grant.identity);
       } catch (error) {
         if (!(error instanceof WirebadgeError)) throw error;
         control.refuse(error);
@@ -325,15 +330,13 @@ class Peer {
     control.on("netmap", (view) => this.#applyNetmap(view));
     control.on("lease", (bytes, lease) => {
       this.#ownLeaseEndMs = leaseEndMs(lease);
-      this.#driver.turn((nowMs) =>
-        this.#engine.setOwnLease(nowMs, { bytes, epoch: lease.epoch, serial: lease.serial, endMs: leaseEndMs(lease) }),
-      );
+      this.#path.setOwnLease({ bytes, epoch: lease.epoch, serial: lease.serial, endMs: leaseEndMs(lease) });
     });
     control.on("time", (offsetMs) => {
       this.#offsetMs = offsetMs;
-      this.#engine.setCoordinatorOffset(offsetMs);
+      this.#path.setCoordinatorOffset(offsetMs);
     });
-    control.on("punch", (session) => this.#driver.turn((nowMs) => this.#engine.punch(nowMs, session)));
+    control.on("punch", (session) => this.#path.punch(session));
     control.on("state", (state) => {
       if (state === "connected") this.#lastProblem = undefined;
       logger.info({ event: "control", state }, `coordinator: ${state}`);
@@ -344,7 +347,7 @@ class Peer {
       if (final) this.#fail(error);
     });
     control.on("revoked", (error) => {
-      this.#driver.turn(() => this.#engine.endOwnLease());
+      this.#path.endOwnLease();
       this.#fail(error);
     });
     return control;
@@ -354,11 +357,9 @@ class Peer {
     const prefixes = [view.network.ula, view.network.pool4].flatMap((text) => parsePrefix(text) ?? []);
     this.#discovery.setOverlay(prefixes);
     this.#views.setNetmap(view);
-    this.#driver.turn((nowMs) => {
+    this.#path.turns.turn((nowMs) => {
       const desired = desiredStateOf(view, this.#gateway.transitPrefixes());
-      for (const refused of this.#engine.apply(nowMs, desired)) {
-        this.#options.logger.warn({ event: "peer-refused", ...refused }, "a peer of the netmap can't be one");
-      }
+      this.#path.apply(nowMs, desired, view);
       this.#stack.setLocalAddresses(desired.addresses);
       this.#stack.setTransit(desired.transit);
       this.#gateway.netmapChanged();
@@ -373,9 +374,8 @@ class Peer {
   #makeHost(): PeerHost {
     const { crypto, reason } = this.#choice;
     return new PeerHost({
-      engine: this.#engine,
+      path: this.#path,
       stack: this.#stack,
-      turns: this.#driver,
       views: this.#views,
       gateway: this.#gateway,
       denials: this.#denials,
@@ -383,7 +383,7 @@ class Peer {
         version: SOFTWARE_VERSION,
         startedMs: this.#startedMs,
         publicKey: toBase64(crypto.publicKey(this.#store.wireguardKey)),
-        listenPort: this.#udp!.port,
+        listenPort: this.#path.port,
         crypto: { name: crypto.name, reason: reason ?? "" },
         ownerCheck: this.#owner.mode,
         entryPoints: () => this.#allEntryPoints(),
@@ -398,8 +398,6 @@ class Peer {
         shellCounters: () => ({
           ...prefixed("gateway", this.#gateway.counters),
           ...prefixed("stack", this.#stack.counters),
-          ...prefixed("table", { ...this.#engine.holdings() }),
-          ...prefixed("udp", this.#udp!.counters),
           ...this.#entryPoints!.counters(),
         }),
       },
@@ -425,8 +423,20 @@ class Peer {
     if (end !== "policy") this.#gateway.cutSession(flow.session);
   }
 
-  #reserveTimestamp(): void {
-    this.#store.reserveTimestamp(this.#driver.nowMs(), this.#engine.lastTimestamp);
+  /**
+   * With a device every local process wears the badge: that of an agent, which is one process's by its meaning, only
+   * where its user has said so.
+   */
+  #checkShared(identity: string): void {
+    const { tun, shared } = this.#options;
+    if (tun === undefined || shared || !identity.startsWith("agent:")) return;
+    throw new WirebadgeError("FORBIDDEN", `--tun would give the badge of ${identity} to every process of this host`, {
+      hint: "add --shared if that is meant; else leave out --tun, or join with a token of kind node",
+    });
+  }
+
+  #reserveTimestamp(lastTimestamp: Uint8Array | undefined): void {
+    this.#store.reserveTimestamp(this.#clock.nowMs(), lastTimestamp);
     this.#tellStateProblem();
   }
 
@@ -438,9 +448,11 @@ class Peer {
     this.#toldProblem = problem?.message;
   }
 
-  #fail(error: Error): void {
+  #fail(error: Error | undefined): void {
     this.#end(error);
-    void this.stop();
+    this.stop().catch((failure: unknown) => {
+      this.#options.logger.error({ event: "stop-failed", err: failure }, "not all was undone");
+    });
   }
 }
 
@@ -448,9 +460,4 @@ class Peer {
 function offeredName(text: string): string {
   const name = text.split("=")[0]!;
   return text === "all" ? "*" : name;
-}
-
-function prefixed(prefix: string, counters: Readonly<Record<string, number>>): Record<string, number> {
-  const entries = Object.entries(counters).filter(([, count]) => count > 0);
-  return Object.fromEntries(entries.map(([name, count]) => [`${prefix}-${name}`, count]));
 }

@@ -4,7 +4,15 @@ import { createSocket, type Socket as DgramSocket } from "node:dgram";
 import { lookup } from "node:dns/promises";
 import { createConnection, type Socket } from "node:net";
 import { nextTick } from "node:process";
-import { type Address, type Endpoint, formatAddress, isV4, parseAddress, parsePrefix } from "../base/address.ts";
+import {
+  type Address,
+  type Endpoint,
+  formatAddress,
+  isV4,
+  type Prefix,
+  parseAddress,
+  parsePrefix,
+} from "../base/address.ts";
 import { DIAL_ADDRESSES_MAX } from "../base/limits.ts";
 import { KIB } from "../base/units.ts";
 import { broadcastOf } from "./dial-rules.ts";
@@ -41,6 +49,11 @@ export interface RealNetwork {
   resolve(name: string): Promise<readonly Address[]>;
   /** Undefined: the system doesn't say, and nothing may be dialled. */
   ownInterfaces(): OwnInterfaces | undefined;
+  /**
+   * Prefixes that this host routes into the overlay, besides the overlay's own: dialled for somebody else they would be
+   * reached by this peer's badge and not by his.
+   */
+  intoOverlay?(): readonly Prefix[];
 }
 
 export function errnoOf(error: unknown): string {

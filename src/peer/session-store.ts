@@ -78,6 +78,11 @@ export class SessionStore {
     return this.#state.session;
   }
 
+  /** "agent:coder", as the coordinator last said it. */
+  get identity(): string | undefined {
+    return this.#state.identity;
+  }
+
   get listenPort(): number | undefined {
     return this.#state.listenPort;
   }

@@ -115,6 +115,7 @@ class WgMode {
       denials: new DenialFeed(),
       ownAddresses: () => config.ownAddresses,
       ownSession: () => "",
+      tellDenial: () => undefined, // nothing is judged here, and stock peers are told nothing
     });
     this.#gateway = new Gateway({
       view: this.#views,

@@ -10,7 +10,9 @@ import { Arena } from "../io/ffi/arena.ts";
 import { TUN_ARENA_BYTES, TunDevice } from "../io/ffi/tun-device.ts";
 import type { DataThreadStatus } from "./data-thread-messages.ts";
 import { HostNetwork, journalFolder } from "./tun/host-network.ts";
-import { UapiServer } from "./tun/uapi-server.ts";
+import { openUapi } from "./tun/uapi-open.ts";
+import type { UapiServer } from "./tun/uapi-server.ts";
+import { DEVICE_NAME } from "./tun/undo-journal.ts";
 import { WgTunDevice } from "./tun/wg-tun-device.ts";
 import { parseWgConfig, type WgConfig, warnOfIgnored } from "./wg-config.ts";
 
@@ -85,7 +87,8 @@ class WgTunMode {
     });
     this.#device = device;
     await device.start();
-    this.#uapi = await this.#openUapi(tun.name, device);
+    const stop = (): Promise<void> => this.stop();
+    this.#uapi = await openUapi({ name: tun.name, backend: device, readOnly: false, logger, stop });
     this.#host = await device.inTurn(() => this.#setUpHost(tun.name, mtuBytes, device));
     this.#warnOfLoops();
     return {
@@ -112,29 +115,6 @@ class WgTunMode {
     } finally {
       await this.#device?.close();
       this.#tun?.close();
-    }
-  }
-
-  /** Undefined where its folder is not to be had: all else works without it. */
-  async #openUapi(name: string, device: WgTunDevice): Promise<UapiServer | undefined> {
-    const { logger } = this.#options;
-    try {
-      return await UapiServer.open({
-        name,
-        backend: device,
-        readOnly: false,
-        onFailure: (error) => logger.error({ event: "uapi-failed", err: error }, "wg(8) got no answer"),
-        onRemoved: () => {
-          logger.info({ event: "uapi-removed" }, "the device's socket was deleted, which ends it");
-          this.stop().catch((error: unknown) => {
-            logger.error({ event: "stop-failed", err: error }, "not all was undone");
-          });
-        },
-      });
-    } catch (error) {
-      if (!(error instanceof WirebadgeError && error.code === "FORBIDDEN")) throw error;
-      logger.warn({ event: "no-uapi", hint: error.hint }, `wg(8) can't show or set ${name}: ${error.message}`);
-      return undefined;
     }
   }
 
@@ -179,7 +159,7 @@ export function tunNameOf(fileName: string): string {
     .split("/")
     .at(-1)!
     .replace(/\.conf$/, "");
-  if (/^[a-zA-Z0-9_=+.-]{1,15}$/.test(name)) return name;
+  if (DEVICE_NAME.test(name)) return name;
   throw new WirebadgeError("USAGE", `no interface can be called ${name}`, {
     hint: "give it a name of at most 15 letters, digits and _=+.-: --tun wg0",
   });

@@ -86,8 +86,7 @@ export class HandshakeGate {
     length: number,
     standing: Standing,
   ): Admission {
-    const mayGo = this.#work.isReady(nowMs) || (standing === "answers" && this.#work.takeAnswer());
-    const isIdle = this.#queue.size === 0 && mayGo;
+    const isIdle = this.#queue.size === 0 && this.#work.isReady(nowMs);
     const isStrict = standing === "doubted" || this.#work.isLoaded(nowMs);
     if (isIdle && !isStrict) return "NOW";
     const key = sourceKey(from.address);

@@ -471,7 +471,6 @@ export class Tunnel<Owner> {
       const startedMs = work.begin();
       this.#makeInitiation(nowMs);
       work.end(nowMs, startedMs);
-      work.noteAsked();
       return;
     }
     this.times.lastHandshakeSentMs = nowMs;

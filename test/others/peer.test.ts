@@ -28,6 +28,7 @@ function scene(gatewayLeaseMs: number): Scene {
     denials: new DenialFeed(),
     ownAddresses: () => [agent.address],
     ownSession: () => agent.session,
+    tellDenial: (session, record) => agent.engine.tellDenial(world.nowMs, session, record),
   });
   const say = (text: string): void => {
     give(world, agent, udpPacket(agent.address, gateway.address, 4_000, 53, text));

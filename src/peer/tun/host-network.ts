@@ -65,7 +65,7 @@ const SRC_VALID_MARK = "net.ipv4.conf.all.src_valid_mark";
 const MTU_WITHOUT_ROUTE = 1500;
 const WG_QUICK_OVERHEAD = 80; // IPv6, UDP, WireGuard: 40 + 8 + 32
 
-const routeRow = z.object({ dst: z.string() });
+const routeRow = z.object({ dst: z.string(), dev: z.string().optional() });
 const addressRow = z.object({
   addr_info: z.array(z.object({ local: z.string().optional(), prefixlen: z.number().optional() })),
 });
@@ -107,6 +107,7 @@ export class HostNetwork {
   readonly #journal: UndoJournal;
   /** It stays when its process ends: a TUN device that was made before us, or no TUN device at all. */
   readonly #outlives: boolean;
+  #addresses: readonly InterfaceAddress[];
   #deviceSteps: readonly UndoStep[] = [];
   #made: Made = NOTHING_MADE;
   #mark: number;
@@ -116,6 +117,7 @@ export class HostNetwork {
   private constructor(plan: TunPlan, options: HostNetworkOptions, tools: HostTools, link: LinkRow) {
     const device = { name: plan.name, index: link.ifindex };
     this.#plan = plan;
+    this.#addresses = plan.addresses;
     this.#options = options;
     this.#tools = tools;
     this.#ip = new IpCommand(tools);
@@ -177,6 +179,49 @@ export class HostNetwork {
       assert(!this.#down, "routes of a network that is up");
       await this.#setRoutes(prefixes);
     });
+  }
+
+  /**
+   * Adds what is missing, takes away what is no longer wanted, and the routes of a family that has none left: give
+   * those that are wanted to `updateRoutes` after it. @throws as `up` does
+   */
+  updateAddresses(addresses: readonly InterfaceAddress[]): Promise<void> {
+    return this.#inTurn(async () => {
+      assert(!this.#down, "addresses of a network that is up");
+      const { name } = this.#plan;
+      const former = this.#addresses.map(formatInterfaceAddress);
+      const wanted = addresses.map(formatInterfaceAddress);
+      const added = wanted.filter((address) => !former.includes(address));
+      const removed = former.filter((address) => !wanted.includes(address));
+      if (added.length + removed.length === 0) return;
+      if (this.#outlives) {
+        this.#deviceSteps = [...this.#deviceSteps, ...added.map((address): UndoStep => ({ kind: "address", address }))];
+        this.#writeJournal(this.#made);
+      }
+      await this.#ip.batch(added.map((address) => `addr add ${address} dev ${name}`));
+      this.#addresses = [...this.#addresses, ...addresses];
+      const problems = await this.#ip.undoBatch(removed.map((address) => `addr del ${address} dev ${name}`));
+      if (problems.length > 0) throw hostFailure(`addresses of ${name}`, problems.join("; "));
+      this.#addresses = addresses;
+      const families = addresses.map(familyOf);
+      // The kernel takes them away with the last address of their family.
+      const routes = [...this.#made.routes].filter(([, { prefix }]) => families.includes(familyOf(prefix)));
+      this.#made = { ...this.#made, routes: new Map(routes) };
+      this.#writeJournal(this.#made);
+    });
+  }
+
+  /** Of the main table: what goes by other devices, and can't go by this one as well. */
+  async takenRoutes(): Promise<Prefix[]> {
+    const found: Prefix[] = [];
+    for (const family of [4, 6] as const) {
+      const rows = await this.#ip.listIfAny(routeRow, [`-${family}`, "route", "show"]);
+      for (const { dst, dev } of rows) {
+        const prefix = dev === this.#plan.name ? undefined : parseRoute(dst, family);
+        if (prefix !== undefined) found.push(prefix);
+      }
+    }
+    return found;
   }
 
   /** Undoes all of it; once. @throws INTERNAL naming what could not be undone: it stays in the journal */
@@ -371,7 +416,7 @@ export class HostNetwork {
 
   async #guardAgainstSpoofing(family: Family): Promise<void> {
     const { name } = this.#plan;
-    const own = this.#plan.addresses.filter(({ address }) => isV4(address) === (family === 4));
+    const own = this.#addresses.filter(({ address }) => isV4(address) === (family === 4));
     const addresses = own.map(({ address }) => formatAddress(address));
     const script = spoofGuard(family, nftTable(name), name, addresses, this.#mark);
     const ran = await this.#tools.run("nft", ["-f", "-"], script);

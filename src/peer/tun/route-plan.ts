@@ -26,7 +26,7 @@ export interface RoutePlan {
 export const familyOf = (prefix: Prefix): Family => (isV4Prefix(prefix) ? 4 : 6);
 
 /** As counted in its own family: an IPv4 /24 is 24. */
-const lengthOf = (prefix: Prefix): number => (isV4Prefix(prefix) ? prefix.bits - V4_BITS_OFFSET : prefix.bits);
+export const lengthOf = (prefix: Prefix): number => (isV4Prefix(prefix) ? prefix.bits - V4_BITS_OFFSET : prefix.bits);
 
 const isDefault = (prefix: Prefix): boolean => lengthOf(prefix) === 0;
 

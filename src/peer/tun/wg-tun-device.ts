@@ -4,20 +4,19 @@ import type { Logger } from "pino";
 import { type Endpoint, formatAddress, formatPrefix, parseAddress } from "../../base/address.ts";
 import { assert } from "../../base/assert.ts";
 import { equalBytes, toBase64, toHex } from "../../base/bytes.ts";
-import { WirebadgeError } from "../../base/errors.ts";
 import { randomBytes } from "../../base/random.ts";
 import { KEY_BYTES, type KeyPair } from "../../crypto/provider.ts";
 import type { DesiredPeer, DesiredState } from "../../engine/desired-state.ts";
 import { chooseCrypto } from "../../io/crypto-choice.ts";
-import { Arena } from "../../io/ffi/arena.ts";
 import type { OpenedTun } from "../../io/ffi/tun-device.ts";
-import { type UdpPair, UdpSocket, udpSocketArenaBytes } from "../../io/ffi/udp-socket.ts";
+import type { UdpPair } from "../../io/ffi/udp-socket.ts";
 import { osRandom } from "../../io/os-random.ts";
 import { REJECT_AFTER_TIME_MS } from "../../wireguard/deadlines.ts";
 import { DataThread } from "../data-thread.ts";
 import type { DataThreadStatus } from "../data-thread-messages.ts";
 import type { WgConfig, WgEndpoint, WgPeer } from "../wg-config.ts";
 import { WgEndpoints } from "../wg-endpoints.ts";
+import { closeSockets, openedOf, openSockets, tryToOpen } from "./outer-sockets.ts";
 import { UAPI_ERRNO, type UapiChange, type UapiDevice } from "./uapi-codec.ts";
 import { changeDevice, clampKey, type DeviceConfig, type PeerConfig } from "./uapi-config.ts";
 import type { UapiBackend } from "./uapi-server.ts";
@@ -97,10 +96,11 @@ export class WgTunDevice implements UapiBackend {
       mtuBytes,
       requireNative,
       logger,
-      onTunnelUp: (session) => logger.info({ event: "tunnel-up", peer: session }, "tunnel up"),
-      onTunnelFailed: (session) => {
-        logger.warn({ event: "tunnel-failed", peer: session }, "no answer from a peer");
-        this.#endpoints.handshakeFailed(session);
+      onNotice: (notice) => {
+        if (notice.kind === "tunnel-up") logger.info({ event: "tunnel-up", peer: notice.session }, "tunnel up");
+        if (notice.kind !== "tunnel-failed") return;
+        logger.warn({ event: "tunnel-failed", peer: notice.session }, "no answer from a peer");
+        this.#endpoints.handshakeFailed(notice.session);
       },
     });
     await this.#apply();
@@ -326,27 +326,4 @@ function peerConfig(peer: WgPeer): PeerConfig {
     persistentKeepaliveSeconds: peer.persistentKeepaliveSeconds,
     allowedIps: new Map(peer.allowedIps.map((prefix) => [formatPrefix(prefix), prefix])),
   };
-}
-
-const openedOf = ({ v4, v6 }: UdpPair) => ({ v4: v4?.opened, v6: v6?.opened });
-
-/** @throws WirebadgeError PORT_TAKEN, NATIVE_UNAVAILABLE */
-function openSockets(port: number, mark: number): UdpPair {
-  const arena = new Arena(2 * udpSocketArenaBytes(1, 1)); // packets are the data thread's
-  return UdpSocket.openPair(arena, { port, mark, sendSlots: 1, receiveSlots: 1 });
-}
-
-/** Undefined when the port is another's. */
-function tryToOpen(port: number, mark: number): UdpPair | undefined {
-  try {
-    return openSockets(port, mark);
-  } catch (error) {
-    if (error instanceof WirebadgeError && error.code === "PORT_TAKEN") return undefined;
-    throw error;
-  }
-}
-
-function closeSockets({ v4, v6 }: UdpPair): void {
-  v4?.close();
-  v6?.close();
 }

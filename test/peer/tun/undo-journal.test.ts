@@ -76,7 +76,6 @@ function fakeHost(): FakeHost {
       host.done.push(`${key}=${value}`);
     },
     place: () => host.here,
-    isOfServices: () => true,
     startOf: (process) => host.alive.get(process),
   };
   return host;

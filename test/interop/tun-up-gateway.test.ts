@@ -1,0 +1,139 @@
+// A gateway that is `up --tun` itself: services and routes end in its userspace stack while its host's own traffic goes
+// by the kernel; reached by an agent through SOCKS and by the kernel of another host with a device.
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { Namespace } from "../namespaces.ts";
+import { needs } from "../needs.ts";
+import { exchange, type Recorder, type TestPeer } from "../scripts/network.ts";
+import { until } from "../scripts/program.ts";
+import { hashOfBlob } from "./http-target.ts";
+import { chatter, connects, deviceName, fetchedHash, serveBlobs, UpScene } from "./tun-up-scene.ts";
+
+const BLOB_BYTES = 10_000_000;
+const VIA = ["node:gw"];
+const SITE = "10.66.0.1"; // behind the gateway's own network
+const AT_ONCE_MS = 1_000;
+
+const POLICY = {
+  services: {
+    echo: { at: "127.0.0.1 tcp:7001", via: VIA },
+    blobs: { at: `${SITE} tcp:8000`, via: VIA },
+  },
+  routes: { "10.66.0.0/16": { via: VIA }, "host:*": { via: VIA } },
+  grants: [
+    { id: "coder", from: "agent:coder", to: ["service:echo", "10.66.0.0/16 tcp:8000", "host:localhost.test tcp:7001"] },
+    { id: "coder-names", from: "agent:coder", to: `host:* tcp:8000` },
+    { id: "a", from: "node:a", to: ["service:echo", "service:blobs", "10.66.0.0/16 tcp:8000"] },
+  ],
+};
+
+let scene: UpScene;
+let a: Namespace;
+let gw: Namespace;
+let echo: Recorder;
+let gateway: TestPeer;
+let node: TestPeer;
+let coder: TestPeer;
+const [deviceA, deviceG] = [deviceName("h"), deviceName("g")];
+
+/** Of a service as that peer is told: IPv6. */
+async function addressOf(peer: TestPeer, service: string): Promise<string> {
+  const { services } = await peer.status();
+  return services.find(({ name }) => name === service)!.addresses[0]!;
+}
+
+describe.runIf(needs("root", "tun", "netns", "curl"))("a gateway with a device", () => {
+  beforeAll(async () => {
+    scene = await UpScene.start(["a", "gw", "coder", "site"], POLICY);
+    [a, gw] = [scene.machine("a"), scene.machine("gw")];
+    const site = scene.machine("site");
+    scene.lab.link({ namespace: gw, addresses: ["10.66.0.254/16"] }, { namespace: site, addresses: [`${SITE}/16`] });
+    await serveBlobs(site, 8_000);
+    echo = await scene.network.service("echo", { namespace: gw, port: 7_001 });
+    const words = [
+      "--serve",
+      `echo=127.0.0.1:7001`,
+      "--serve",
+      "blobs",
+      "--route",
+      "10.66.0.0/16",
+      "--route",
+      "host:*",
+    ];
+    gateway = await scene.network.join("node:gw", ["--tun", deviceG, ...words], { namespace: gw });
+    node = await scene.network.join("node:a", ["--tun", deviceA], { namespace: a });
+    coder = await scene.network.join("agent:coder", ["--socks"], { namespace: scene.machine("coder") });
+  }, 120_000);
+
+  afterAll(() => scene?.[Symbol.asyncDispose]());
+
+  test("serves what it offers, and its own host keeps its own way to it", async () => {
+    expect((await gateway.status()).serving.sort()).toEqual([
+      "10.66.0.0/16",
+      "host:*",
+      "service:blobs",
+      "service:echo",
+    ]);
+    expect(gw.ip("route", "show", "10.66.0.0/16")).not.toContain(deviceG);
+    expect(a.ip("route", "show", "10.66.0.0/16")).toContain(deviceA);
+    expect((await connects(gw, SITE, 8_000)).how).toBe("connected");
+  });
+
+  test("an agent reaches a service on the gateway's loopback, and the gateway says who it is", async () => {
+    const socket = await coder.connect("echo", 7_001);
+    expect(await exchange(socket, "hello")).toBe("hello");
+    const { from } = echo.received.find(({ text }) => text === "hello")!;
+    expect(await gateway.api.whois(from)).toMatchObject({ identity: "agent:coder", via: "dialled" });
+    socket.destroy();
+  });
+
+  test("names that only the gateway resolves go to its stack, past the kernel's own ports", async () => {
+    const socket = await coder.connect(SITE, 8_000); // a route
+    socket.destroy();
+    const named = await coder
+      .connect(`${SITE.replaceAll(".", "-")}.nothing.invalid`, 8_000)
+      .catch((error: Error) => error);
+    expect(String(named)).toMatch(/unreachable|4/); // it was asked, and said that there is no such name
+  });
+
+  test("the kernel of another host reaches service and route by hash; what is not granted fails at once", async () => {
+    const expected = hashOfBlob(BLOB_BYTES);
+    expect(await fetchedHash(a, await addressOf(node, "blobs"), 8_000, BLOB_BYTES)).toBe(expected);
+    expect(await fetchedHash(a, SITE, 8_000, BLOB_BYTES)).toBe(expected);
+    const { how, ms } = await connects(a, SITE, 8_001);
+    expect([how, ms < AT_ONCE_MS]).toEqual(["ECONNREFUSED", true]);
+    const counters = (await gateway.status()).counters;
+    expect(counters["loop-to-stack"]).toBeGreaterThan(1_000);
+    expect(counters["gateway-tcp-flows"]).toBeGreaterThan(2);
+  });
+
+  test("this host's own processes are no callers of its services: refused at once", async () => {
+    const { how, ms } = await connects(gw, await addressOf(node, "echo"), 7_001);
+    expect(how).not.toBe("connected");
+    expect(ms).toBeLessThan(AT_ONCE_MS);
+  });
+
+  test("a policy that closes the service ends the gateway's real socket and the caller's", async () => {
+    const client = chatter(a, await addressOf(node, "echo"), 7_001);
+    await echo.receives("n20");
+    const closed = (): number => echo.received.filter(({ event }) => event === "closed").length;
+    const before = closed();
+    await scene.network.setPolicy({ ...POLICY, grants: POLICY.grants.slice(0, 2) });
+    await until("the service's end", () => closed() > before || undefined);
+    await client.event("its end", (record) => (record["event"] === "ended" ? true : undefined));
+    await scene.network.setPolicy(POLICY);
+  });
+
+  test("revoked while it talks through the gateway: the service sees the end within a second", async () => {
+    const client = chatter(a, await addressOf(node, "echo"), 7_001);
+    const heard = (): number => echo.received.filter(({ text }) => text?.includes("n30") === true).length;
+    const before = heard();
+    await until("its line", () => heard() > before || undefined);
+    const closed = (): number => echo.received.filter(({ event }) => event === "closed").length;
+    const closedBefore = closed();
+    await scene.network.admin(["revoke", "node:a"]);
+    const revokedMs = performance.now();
+    await until("the service's end", () => closed() > closedBefore || undefined);
+    expect(performance.now() - revokedMs).toBeLessThan(AT_ONCE_MS);
+    client.child.kill("SIGKILL");
+  });
+});
