@@ -122,10 +122,22 @@ export class Namespace {
   }
 
   setSysctl(key: string, value: string): void {
-    const path = `/proc/sys/${key.replaceAll(".", "/")}`;
+    this.#write(`/proc/sys/${key.replaceAll(".", "/")}`, value);
+  }
+
+  /** Of all its sysctls and devices, which an ip-netns(8) process alone sees. */
+  #write(path: string, value: string): void {
     const args = ["netns", "exec", this.name, "sh", "-c", 'printf %s "$2" > "$1"', "sh", path, value];
     const run = spawnSync(requireTool("ip"), args, { encoding: "utf8" });
-    if (run.status !== 0) throw new Error(`${key}: ${run.stderr.trim()}`);
+    if (run.status !== 0) throw new Error(`${path}: ${run.stderr.trim()}`);
+  }
+
+  /**
+   * What comes in there goes through one CPU's queue: else packets that two CPUs send a moment after each other may
+   * overtake each other.
+   */
+  keepOrder(device: string): void {
+    this.#write(`/sys/class/net/${device}/queues/rx-0/rps_cpus`, "1");
   }
 
   /** Forwards packets between its interfaces. */

@@ -7,6 +7,10 @@ import { networkInterfaces } from "node:os";
 import { basename, delimiter, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 
+/** Installing it would take over this machine's own /etc/resolv.conf. */
+const UNPACK =
+  "apt-get download systemd-resolved libsystemd-shared, dpkg -x both, then SYSTEMD_RESOLVED, RESOLVECTL = their paths";
+
 /** need → what the line says about how to get it. Each key is also the name of a program, but for the first five. */
 const INSTALL = {
   linux: "run on Linux",
@@ -23,6 +27,12 @@ const INSTALL = {
   nebula: "go install github.com/slackhq/nebula/cmd/nebula@latest, then NEBULA=its path",
   "nebula-cert": "go install github.com/slackhq/nebula/cmd/nebula-cert@latest, then NEBULA_CERT=its path",
   curl: "apt-get install curl",
+  dig: "apt-get install bind9-dnsutils",
+  "systemd-resolved": UNPACK,
+  resolvectl: UNPACK,
+  "dbus-daemon": "apt-get install dbus",
+  unshare: "apt-get install util-linux",
+  nsenter: "apt-get install util-linux",
   iperf3: "apt-get install iperf3",
   ping: "apt-get install iputils-ping",
   tshark: "apt-get install tshark",

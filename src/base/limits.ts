@@ -171,6 +171,13 @@ export const UAPI_CLIENTS_MAX = 16; // connections at once; wg(8) makes one and 
 export const UAPI_REQUEST_MAX_MS = 10 * SECOND_MS; // for a whole request, and for its answer to be taken
 export const UNDO_JOURNAL_MAX_BYTES = 32 * MIB; // ALLOWED_IPS_MAX routes of a device that outlives the process
 
+// Names under `up --tun`, asked by the host alone
+export const RESOLVER_QUERY_MAX_BYTES = 1_232; // a name of 255 bytes with its EDNS options fits
+export const RESOLVER_ADDRESSES_MAX = 256; // in one answer: 7 KiB by TCP; a name has one for each gateway or session
+export const RESOLVER_CLIENTS_MAX = 64; // TCP connections at once; the one silent longest gives way
+export const RESOLVER_CLIENT_IDLE_MS = 10 * SECOND_MS; // without a whole query (RFC 7766 §6.2.3: a few seconds)
+export const RESOLVER_QUERIES_PER_TURN_MAX = 64; // of one connection, so that a flood doesn't hold up the rest
+
 export const POOL4_KEPT_FROM_AGENTS = 1 / 4; // share of the IPv4 pool that is for nodes and users alone
 
 // Policy

@@ -7,7 +7,6 @@ import {
   addressFromBytes,
   formatAddress,
   formatPrefix,
-  makeAddress,
   makePrefix,
   makeV4,
   type Prefix,
@@ -18,13 +17,11 @@ import { WirebadgeError } from "../base/errors.ts";
 import { POOL4_KEPT_FROM_AGENTS } from "../base/limits.ts";
 import { type Random, randomBelow, randomBytes, randomU32 } from "../base/random.ts";
 import { DAY_MS } from "../base/units.ts";
+import { addressInSubnet, SUBNET_SERVICES, SUBNET_SESSIONS, usableOfPool4 } from "../control/overlay-subnets.ts";
 import type { IdentityKind, NetworkRow } from "./store/rows.ts";
 import type { StoreTransaction } from "./store/store.ts";
 
 export const ADDRESS_REST_MS = DAY_MS;
-// The 16 bits after the ULA's 48 say what an address is of.
-const SUBNET_SESSIONS = 1;
-const SUBNET_SERVICES = 2;
 const POOL_BITS = 16;
 
 /** RFC 4193 §3.1: fd and 40 random bits. */
@@ -46,8 +43,7 @@ function prefixOf(text: string): Prefix {
 }
 
 function inSubnet(network: NetworkRow, subnet: number, w2: number, w3: number): Address {
-  const { w0, w1 } = prefixOf(network.ula).address;
-  return makeAddress(w0, ((w1 & 0xffff0000) | subnet) >>> 0, w2, w3);
+  return addressInSubnet(prefixOf(network.ula), subnet, w2, w3);
 }
 
 /**
@@ -80,10 +76,10 @@ function poolSize(pool: Prefix): number {
 
 /** A free one, searched from a random place: who joined when is not to be read from addresses. */
 function nextAddress4(pool: Prefix, taken: ReadonlySet<string>, random: Random): string {
-  const usable = poolSize(pool) - 2; // neither the first nor the last: some stacks take those for network and broadcast
-  const start = randomBelow(random, usable);
-  for (let step = 0; step < usable; step++) {
-    const text = formatAddress(makeV4(pool.address.w3 + 1 + ((start + step) % usable)));
+  const { first, count } = usableOfPool4(pool);
+  const start = randomBelow(random, count);
+  for (let step = 0; step < count; step++) {
+    const text = formatAddress(makeV4(first + ((start + step) % count)));
     if (!taken.has(text)) return text;
   }
   throw new WirebadgeError("CONFLICT", `the IPv4 pool ${formatPrefix(pool)} is used up`, {

@@ -93,14 +93,17 @@ export class LeaseExchange {
 
   /** How many packets were dropped because the lease did not come in time. */
   dropOverdue(nowMs: number): number {
-    if (this.#heldSinceMs === undefined || nowMs < this.#heldSinceMs + LEASE_HELD_MS) return 0;
+    if (nowMs < this.#heldUntilMs()) return 0;
     return this.release().length;
   }
 
   nextDeadlineMs(): number {
     const resendMs = this.#unacknowledged === undefined ? Number.POSITIVE_INFINITY : this.#resendMs();
-    const heldMs = this.#heldSinceMs === undefined ? Number.POSITIVE_INFINITY : this.#heldSinceMs + LEASE_HELD_MS;
-    return Math.min(resendMs, heldMs);
+    return Math.min(resendMs, this.#heldUntilMs());
+  }
+
+  #heldUntilMs(): number {
+    return (this.#heldSinceMs ?? Number.POSITIVE_INFINITY) + LEASE_HELD_MS;
   }
 
   #resendMs(): number {

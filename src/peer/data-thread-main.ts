@@ -13,7 +13,6 @@ import { UdpSocket, udpSocketArenaBytes } from "../io/ffi/udp-socket.ts";
 import { NATIVE_CRYPTO_ARENA_BYTES } from "../io/native-crypto.ts";
 import { osRandom } from "../io/os-random.ts";
 import { createSimdSums } from "../io/simd-sums.ts";
-import { warmUp } from "../wireguard/warm-up.ts";
 import { BadgeSide } from "./data-thread-badge.ts";
 import {
   type DataThreadCommand,
@@ -23,6 +22,7 @@ import {
   waitingRooms,
 } from "./data-thread-messages.ts";
 import { PacketLoop } from "./packet-loop.ts";
+import { warmUp } from "./warm-up.ts";
 
 const POLLER_BYTES = 4_096;
 

@@ -1,5 +1,6 @@
 // The little of DNS that resolving a host name takes: one A or AAAA question, its answer (RFC 1035 §4, RFC 3596,
-// EDNS0's size by RFC 6891). Stateless and strict: an answer to another question is none.
+// EDNS0's size by RFC 6891). Stateless and strict: an answer to another question is none. The server's side of it is in
+// dns-query.ts.
 import { type Address, addressFromBytes } from "../base/address.ts";
 import { readU16, readU32, writeU16 } from "../base/bytes.ts";
 
@@ -10,18 +11,18 @@ export const DNS_PORT = 53;
 export const DNS_DATAGRAM_BYTES = 1232;
 
 const TYPE_CNAME = 5;
-const TYPE_OPT = 41;
-const CLASS_IN = 1;
-const HEADER_BYTES = 12;
-const NAME_MAX_BYTES = 255;
+export const DNS_TYPE_OPT = 41;
+export const DNS_CLASS_IN = 1;
+export const DNS_HEADER_BYTES = 12;
+export const DNS_NAME_MAX_BYTES = 255;
 const RECORDS_MAX = 128;
 const CHAIN_MAX = 12; // CNAMEs followed inside one answer
-const FLAG_RESPONSE = 0x8000;
-const FLAG_TRUNCATED = 0x0200;
-const FLAG_RECURSION_DESIRED = 0x0100;
-const OPCODE_MASK = 0x7800;
+export const DNS_FLAG_RESPONSE = 0x8000;
+export const DNS_FLAG_TRUNCATED = 0x0200;
+export const DNS_FLAG_RECURSION_DESIRED = 0x0100;
+export const DNS_OPCODE_MASK = 0x7800;
 const RCODE_MASK = 0x000f;
-const RCODE_NAME_ERROR = 3;
+export const DNS_NAME_ERROR = 3;
 
 export interface DnsQuestion {
   readonly id: number;
@@ -44,20 +45,20 @@ export type DnsAnswer =
 
 export function encodeDnsQuestion(question: DnsQuestion): Uint8Array {
   const labels = question.name.split(".");
-  const bytes = new Uint8Array(HEADER_BYTES + question.name.length + 2 + 4 + 11);
+  const bytes = new Uint8Array(DNS_HEADER_BYTES + question.name.length + 2 + 4 + 11);
   writeU16(bytes, 0, question.id);
-  writeU16(bytes, 2, FLAG_RECURSION_DESIRED);
+  writeU16(bytes, 2, DNS_FLAG_RECURSION_DESIRED);
   bytes[5] = 1; // QDCOUNT
   bytes[11] = 1; // ARCOUNT
-  let at = HEADER_BYTES;
+  let at = DNS_HEADER_BYTES;
   for (const label of labels) {
     bytes[at++] = label.length;
     for (let i = 0; i < label.length; i++) bytes[at++] = label.charCodeAt(i);
   }
   at++;
   writeU16(bytes, at, question.type);
-  writeU16(bytes, at + 2, CLASS_IN);
-  writeU16(bytes, at + 5, TYPE_OPT); // behind the root name
+  writeU16(bytes, at + 2, DNS_CLASS_IN);
+  writeU16(bytes, at + 5, DNS_TYPE_OPT); // behind the root name
   writeU16(bytes, at + 7, DNS_DATAGRAM_BYTES);
   return bytes;
 }
@@ -90,7 +91,7 @@ function readName(bytes: Uint8Array, at: number): ReadName | undefined {
     if (size > 63) return undefined;
     if (size === 0) return { name: name.toLowerCase(), end: end < 0 ? at + 1 : end };
     length += size + 1;
-    if (length > NAME_MAX_BYTES || at + 1 + size > bytes.length) return undefined;
+    if (length > DNS_NAME_MAX_BYTES || at + 1 + size > bytes.length) return undefined;
     const label = String.fromCharCode(...bytes.subarray(at + 1, at + 1 + size));
     if (label.includes(".")) return undefined; // it would read as two labels
     name += name === "" ? label : `.${label}`;
@@ -115,7 +116,7 @@ function readRecords(bytes: Uint8Array, at: number, count: number, question: Dns
     const dataBytes = readU16(bytes, owner.end + 8);
     at = dataAt + dataBytes;
     if (at > bytes.length || readU32(bytes, owner.end + 4) > 0x7fffffff) return false;
-    if (recordClass !== CLASS_IN) continue;
+    if (recordClass !== DNS_CLASS_IN) continue;
     if (type === TYPE_CNAME) {
       const target = readName(bytes, dataAt);
       if (target === undefined || target.end !== at) return false;
@@ -136,18 +137,18 @@ function dropped(drop: DnsDrop): DnsAnswer {
 
 /** Addresses count only if they stand at the name asked for or at the end of its own aliases. */
 export function decodeDnsAnswer(bytes: Uint8Array, question: DnsQuestion): DnsAnswer {
-  if (bytes.length < HEADER_BYTES) return dropped("short");
+  if (bytes.length < DNS_HEADER_BYTES) return dropped("short");
   const flags = readU16(bytes, 2);
-  if ((flags & FLAG_RESPONSE) === 0 || (flags & OPCODE_MASK) !== 0) return dropped("not-a-response");
+  if ((flags & DNS_FLAG_RESPONSE) === 0 || (flags & DNS_OPCODE_MASK) !== 0) return dropped("not-a-response");
   if (readU16(bytes, 0) !== question.id) return dropped("other-id");
-  const asked = readU16(bytes, 4) === 1 ? readName(bytes, HEADER_BYTES) : undefined;
+  const asked = readU16(bytes, 4) === 1 ? readName(bytes, DNS_HEADER_BYTES) : undefined;
   if (asked === undefined || asked.end + 4 > bytes.length) return dropped("malformed");
-  const sameType = readU16(bytes, asked.end) === question.type && readU16(bytes, asked.end + 2) === CLASS_IN;
+  const sameType = readU16(bytes, asked.end) === question.type && readU16(bytes, asked.end + 2) === DNS_CLASS_IN;
   if (asked.name !== question.name || !sameType) return dropped("other-question");
   const code = flags & RCODE_MASK;
-  if (code === RCODE_NAME_ERROR) return { kind: "none" };
+  if (code === DNS_NAME_ERROR) return { kind: "none" };
   if (code !== 0) return { kind: "failed", code };
-  if ((flags & FLAG_TRUNCATED) !== 0) return { kind: "truncated" };
+  if ((flags & DNS_FLAG_TRUNCATED) !== 0) return { kind: "truncated" };
   const count = readU16(bytes, 6);
   const found: Found = { aliases: new Map(), addresses: new Map() };
   if (count > RECORDS_MAX || !readRecords(bytes, asked.end + 4, count, question, found)) return dropped("malformed");

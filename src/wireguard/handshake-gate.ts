@@ -86,7 +86,8 @@ export class HandshakeGate {
     length: number,
     standing: Standing,
   ): Admission {
-    const isIdle = this.#queue.size === 0 && this.#work.isReady(nowMs);
+    const mayGo = this.#work.isReady(nowMs) || (standing === "answers" && this.#work.takeAnswer());
+    const isIdle = this.#queue.size === 0 && mayGo;
     const isStrict = standing === "doubted" || this.#work.isLoaded(nowMs);
     if (isIdle && !isStrict) return "NOW";
     const key = sourceKey(from.address);

@@ -26,6 +26,7 @@ export class HandshakeWork {
   readonly #cpuStopwatch: Stopwatch;
   #cpuStartedMs = 0;
   #readyMs = Number.NEGATIVE_INFINITY;
+  #isAnswerDue = false;
   #costMs = 0;
   #lastDataMs = Number.NEGATIVE_INFINITY;
   #loadedUntilMs = Number.NEGATIVE_INFINITY;
@@ -51,6 +52,18 @@ export class HandshakeWork {
     return nowMs >= this.#readyMs;
   }
 
+  /** We have asked: one answer may come ahead of the pause that our asking made. It lengthens that pause. */
+  noteAsked(): void {
+    this.#isAnswerDue = true;
+  }
+
+  /** True once for each time that we have asked, whoever answers: what else comes waits. */
+  takeAnswer(): boolean {
+    const isDue = this.#isAnswerDue;
+    this.#isAnswerDue = false;
+    return isDue;
+  }
+
   noteData(nowMs: number): void {
     this.#lastDataMs = nowMs;
   }
@@ -70,7 +83,7 @@ export class HandshakeWork {
     if (tookMs > this.longestMs) this.longestMs = tookMs;
     const costMs = Math.min(tookMs, COST_MAX_MS);
     this.#costMs = this.#costMs === 0 ? costMs : this.#costMs + (costMs - this.#costMs) * COST_WEIGHT;
-    this.#readyMs = nowMs + costMs / this.#share(nowMs);
+    this.#readyMs = Math.max(nowMs, this.#readyMs) + costMs / this.#share(nowMs);
   }
 
   /** So many messages wait. */

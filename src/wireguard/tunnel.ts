@@ -471,6 +471,7 @@ export class Tunnel<Owner> {
       const startedMs = work.begin();
       this.#makeInitiation(nowMs);
       work.end(nowMs, startedMs);
+      work.noteAsked();
       return;
     }
     this.times.lastHandshakeSentMs = nowMs;

@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { randomId } from "../../src/base/base32.ts";
 import { WirebadgeError } from "../../src/base/errors.ts";
+import { TOKEN_MAX_CHARACTERS } from "../../src/base/limits.ts";
 import { randomBytes, SeededRandom } from "../../src/base/random.ts";
 import {
   checksumOf,
@@ -29,6 +30,7 @@ test("the checksum is the CRC-32 of zip (its published check value)", () => {
 test("a join token reads back as it was written, also with white space around it", () => {
   expect(readJoinToken(text)).toEqual(token);
   expect(readJoinToken(`\n  ${text}\r\n`)).toEqual(token);
+  expect(parseJoinToken(text)).toEqual(token);
 });
 
 test.each([
@@ -38,6 +40,9 @@ test.each([
   ["x".repeat(5_000), "not-a-token"],
   ["wb_jo", "truncated"],
   ["wb_join_", "truncated"],
+  [`wb_join_${"A".repeat(TOKEN_MAX_CHARACTERS - 8)}`, "mistyped"],
+  [`wb_join_${"A".repeat(TOKEN_MAX_CHARACTERS - 7)}`, "not-a-token"],
+  [again("wb_join"), "mistyped"],
   [text.slice(0, -1), "truncated"],
   [text.slice(0, -9), "truncated"],
   [text.slice(0, 60), "truncated"],
@@ -53,7 +58,11 @@ test.each([
   ["wb_guest_x_y_00000000", "wrong-kind"],
   [again(`wb_join_${Buffer.from([2, 0, 0, 9]).toString("base64url")}`), "too-new"],
   [formatJoinToken({ ...token, url: "ftp://x.example" }), "bad-url"],
-  [formatJoinToken({ ...token, url: "http://user:pw@x.example" }), "bad-url"],
+  [formatJoinToken({ ...token, url: "http://user@x.example" }), "bad-url"],
+  [formatJoinToken({ ...token, url: "http://:pw@x.example" }), "bad-url"],
+  [formatJoinToken({ ...token, url: "http://x.example/?a=b" }), "bad-url"],
+  [formatJoinToken({ ...token, url: "http://x.example/#a" }), "bad-url"],
+  [formatJoinToken({ ...token, url: "http://" }), "bad-url"],
   [formatJoinToken({ ...token, url: "" }), "bad-url"],
 ] as const)("case %#: a bad token is refused as %2$s", (input, problem) => {
   expect(readJoinToken(input)).toBe(problem);
@@ -90,4 +99,10 @@ test("secrets of other kinds carry kind and checksum", () => {
   expect(isSecretToken("admin", admin)).toBe(true);
   expect(isSecretToken("guest", admin)).toBe(false);
   expect(isSecretToken("admin", `${admin.slice(0, -1)}x`)).toBe(false);
+  expect(
+    isSecretToken(
+      "admin",
+      admin.replace(/.$/, (last) => (last === "0" ? "1" : "0")),
+    ),
+  ).toBe(false);
 });

@@ -6,6 +6,7 @@ import { CONTROL_TARGETS } from "./targets/control.ts";
 import { DEVICE_TARGETS } from "./targets/device.ts";
 import { FRAGMENT_TARGETS } from "./targets/fragments.ts";
 import { LOCAL_TARGETS } from "./targets/local.ts";
+import { NAME_TARGETS } from "./targets/names.ts";
 import { NETMAP_TARGETS } from "./targets/netmaps.ts";
 import { PACKET_TARGETS } from "./targets/packets.ts";
 import { SUPER_PACKET_TARGETS } from "./targets/super-packets.ts";
@@ -17,6 +18,7 @@ export const TARGETS: readonly FuzzTarget[] = [
   ...ADDRESS_TARGETS,
   ...PACKET_TARGETS,
   ...WIRE_TARGETS,
+  ...NAME_TARGETS,
   ...SUPER_PACKET_TARGETS,
   ...CONTROL_TARGETS,
   ...NETMAP_TARGETS,

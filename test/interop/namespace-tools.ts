@@ -2,7 +2,7 @@
 // can be tried in the test's own process.
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { type HostTools, hostTools, type Ran } from "../../src/peer/tun/host-tools.ts";
+import { type HostProgram, type HostTools, hostTools, type Ran } from "../../src/peer/tun/host-tools.ts";
 import type { Namespace } from "../namespaces.ts";
 import { requireTool } from "../needs.ts";
 
@@ -50,6 +50,7 @@ export function namespaceTools(namespace: Namespace): NamespaceTools {
       tools.changes.push(`${key}=${value}`);
     },
     place: () => ({ ...hostTools.place(), networkNamespace: namespace.name }),
+    isOfServices: () => true,
     startOf: (process) => hostTools.startOf(process),
   };
   return tools;
@@ -62,7 +63,7 @@ export function readSysctl(namespace: Namespace, key: string): string {
   return ran.stdout.trim();
 }
 
-async function run(namespace: Namespace, program: "ip" | "nft", args: readonly string[], input: string): Promise<Ran> {
+async function run(namespace: Namespace, program: HostProgram, args: readonly string[], input: string): Promise<Ran> {
   const command = ["netns", "exec", namespace.name, requireTool(program), ...args];
   const child = spawn(requireTool("ip"), command, { stdio: "pipe" });
   const parts = { stdout: "", stderr: "" };

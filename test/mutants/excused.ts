@@ -12,6 +12,18 @@ export interface Excuse {
 
 export const EXCUSED: readonly Excuse[] = [
   {
+    file: "src/engine/lease-exchange.ts",
+    inside: "hold",
+    text: "this.#held.size === this.#held.capacity",
+    reason: "speed: a full ring refuses the packet too, after it was copied",
+  },
+  {
+    file: "src/control/token.ts",
+    inside: "readJoinToken",
+    text: "url === undefined",
+    reason: "for the compiler: what is no text is no URL",
+  },
+  {
     file: "src/wire/split.ts",
     inside: "#beginSuper",
     text: "transportBytes < minBytes",

@@ -58,7 +58,10 @@ export const MUTATED: readonly MutatedSource[] = [
   { file: "src/wire/mss-clamp.ts", tests: ["test/wire/mss-clamp.test.ts"] },
   { file: "src/wire/transport-place.ts", tests: ["test/wire/transport-place.test.ts"] },
   { core: true, file: "src/engine/inbound.ts", tests: ENGINE },
-  { file: "src/engine/outbound.ts", tests: [...ENGINE, "test/engine/wg-engine.test.ts"] },
+  {
+    file: "src/engine/outbound.ts",
+    tests: ["test/engine/outbound.test.ts", ...ENGINE, "test/engine/wg-engine.test.ts"],
+  },
   { file: "src/engine/routes.ts", tests: ["test/engine/routes.test.ts", ...ENGINE] },
   // leases
   { file: "src/engine/lease-exchange.ts", tests: ["test/engine/lease-exchange.test.ts", ...ENGINE] },

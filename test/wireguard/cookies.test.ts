@@ -42,6 +42,17 @@ describe.each(PROVIDERS)("with the %s provider", (_name, crypto) => {
     },
   );
 
+  test("no cookie is right before the first was given, at any time", () => {
+    const [asker, answerer] = ends();
+    const [, other] = ends();
+    asker.consumeReply(0, decodeCookieReply(other.createReply(0, message(asker, 0), 0, 148, FROM), 0));
+    const bytes = message(asker, 0);
+    expect(bytes.subarray(132).some((byte) => byte !== 0)).toBe(true);
+    for (const nowMs of [0, COOKIE_REFRESH_TIME_MS, NOW]) {
+      expect(answerer.checkMac2(nowMs, bytes, 0, 148, FROM)).toBe(false);
+    }
+  });
+
   test("the answerer's secret ends after two minutes, whether or not a new one was made", () => {
     const [asker, answerer] = ends();
     asker.consumeReply(NOW, decodeCookieReply(answerer.createReply(NOW, message(asker, NOW), 0, 148, FROM), 0));

@@ -231,14 +231,36 @@ test("responses that are forged to an initiation of ours: after the limit only a
     return message;
   };
   for (let i = 0; i < FORGED_RESPONSES_MAX; i++) {
-    expect(a.receive(b.endpoint, forge())).toBe(i === 0 ? "HANDSHAKE_WAITING" : "RESPONSE_FORGED");
-    world.run(100);
+    expect(a.receive(b.endpoint, forge())).toBe(i === 1 ? "HANDSHAKE_WAITING" : "RESPONSE_FORGED");
+    if (i > 0) world.run(100); // the first goes ahead of the pause, the second does not
   }
   const before = slow.count();
   expect(a.device.counters.RESPONSE_FORGED).toBe(FORGED_RESPONSES_MAX);
   expect(a.receive(b.endpoint, forge())).toBe("COOKIE_REQUIRED");
   expect(slow.count()).toBe(before);
   expect(a.receive(b.endpoint, response)).toBe("COOKIE_REQUIRED"); // the true one too: its sender answers the next
+});
+
+test("the answer to what was asked a moment ago does not wait for the asking's pause, and makes it longer", () => {
+  const { world, a } = scene(2);
+  const b = world.add("192.0.2.2:1002");
+  world.introduce(b, a);
+  const toB = world.introduce(a, b);
+  world.link = () => undefined;
+  const deferredTo = (): number => {
+    const other = world.introduce(a, world.add(`198.51.100.${world.nowMs % 250}:2000`));
+    a.device.startHandshake(world.nowMs, other); // waits for the pause to end
+    const readyMs = a.device.nextDeadlineMs();
+    a.device.removePeer(other.publicKey);
+    return readyMs - world.nowMs;
+  };
+  a.device.startHandshake(world.nowMs, toB);
+  const pauseMs = deferredTo();
+  expect(pauseMs).toBeGreaterThan(1);
+  b.receive(a.endpoint, a.sent[0]!.bytes);
+  expect(a.receive(b.endpoint, b.sent[0]!.bytes)).toBe("HANDSHAKE");
+  expect(toB.hasSession(world.nowMs)).toBe(true);
+  expect(deferredTo()).toBeGreaterThan(pauseMs + 1);
 });
 
 test("own initiations wait for each other too: fifty peers at once, one a turn, all within their share", () => {

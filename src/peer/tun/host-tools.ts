@@ -1,5 +1,5 @@
-// The programs and kernel files by which a host's network is set up: `ip` of iproute2, `nft`, /proc/sys/net. Always an
-// argument list, never a shell. All of it acts on the network namespace that this process is in.
+// The programs and kernel files by which a host's network is set up: `ip` of iproute2, `nft`, `resolvectl`,
+// /proc/sys/net. Always an argument list, never a shell. All of it acts on the network namespace of this process.
 import { spawn } from "node:child_process";
 import { accessSync, constants, readFileSync, readlinkSync, writeFileSync } from "node:fs";
 import { delimiter, join } from "node:path";
@@ -28,15 +28,22 @@ export interface Place {
   readonly start: string;
 }
 
+export type HostProgram = "ip" | "nft" | "resolvectl";
+
 /** Tests give their own. */
 export interface HostTools {
   /** Undefined: the program isn't there. */
-  run(program: "ip" | "nft", args: readonly string[], input?: string): Promise<Ran | undefined>;
-  has(program: "ip" | "nft"): boolean;
+  run(program: HostProgram, args: readonly string[], input?: string): Promise<Ran | undefined>;
+  has(program: HostProgram): boolean;
   /** `readSysctl("net.ipv4.ip_forward")` is "0" or "1". Throws with an errno `code`. */
   readSysctl(key: string): string;
   writeSysctl(key: string, value: string): void;
   place(): Place;
+  /**
+   * Is this the network namespace of process 1, and of the services beside it? In another one (`ip netns exec`) they
+   * can still be talked to, but what they are told of a device they do to one of their own.
+   */
+  isOfServices(): boolean;
   /** Undefined: no such process (in our pid namespace). */
   startOf(process: number): string | undefined;
 }
@@ -106,11 +113,28 @@ export const hostTools: HostTools = {
     pid,
     start: startOf(pid),
   }),
+  isOfServices() {
+    // Which namespace process 1 is in is root's to know; which devices it has, anybody's.
+    try {
+      return readlinkSync("/proc/1/ns/net") === readlinkSync("/proc/self/ns/net");
+    } catch {
+      return devicesOf("/proc/1/net/dev") === devicesOf("/proc/self/net/dev");
+    }
+  },
   startOf(process) {
     const start = startOf(process);
     return start === "" ? undefined : start;
   },
 };
+
+/** Their names, without the counters. */
+function devicesOf(path: string): string {
+  try {
+    return readFileSync(path, "latin1").replace(/:.*/g, "");
+  } catch {
+    return path;
+  }
+}
 
 function capabilities(status: string, line: "CapEff" | "CapAmb"): bigint {
   const match = new RegExp(`^${line}:\\s*([0-9a-f]{16})$`, "m").exec(status);

@@ -16,7 +16,7 @@ import type { Place } from "./host-tools.ts";
 export const DEVICE_NAME = /^[a-zA-Z0-9_=+.-]{1,15}$/; // wg-quick's
 export const SYSCTLS = ["net.ipv4.conf.all.src_valid_mark"] as const;
 
-const FILE_NAME = /^tun-[a-zA-Z0-9_=+.-]{1,15}-\d{1,10}-\d{1,20}\.json(?:\.(\d{1,10})-(\d{1,20}))?$/;
+const FILE_NAME = /^(?:tun|dns)-[a-zA-Z0-9_=+.-]{1,15}-\d{1,10}-\d{1,20}\.json(?:\.(\d{1,10})-(\d{1,20}))?$/;
 const FOLDER_MODE = 0o700;
 const WRITABLE_BY_OTHERS = 0o022;
 
@@ -44,6 +44,8 @@ const stepSchema = z.discriminatedUnion("kind", [
     mtuBytes: u32,
     addressMode: z.enum(["eui64", "none", "stable_secret", "random"]).nullable(),
   }),
+  /** What systemd-resolved was told of the device. */
+  z.strictObject({ kind: z.literal("names") }),
 ]);
 export type UndoStep = z.infer<typeof stepSchema>;
 
@@ -93,7 +95,7 @@ function openFolder(folder: string): void {
   checkOwner(folder);
 }
 
-/** The journal of one device of this process. */
+/** The journal of one device of this process: of its network, or of its names. */
 export class UndoJournal {
   readonly #folder: string;
   readonly #path: string;
@@ -101,10 +103,10 @@ export class UndoJournal {
   #there = false;
 
   /** @throws STATE_UNREADABLE when the folder can't be used */
-  constructor(folder: string, place: Place, device: { readonly name: string; readonly index: number }) {
+  constructor(folder: string, place: Place, device: Journal["device"], what: "tun" | "dns" = "tun") {
     openFolder(folder);
     this.#folder = folder;
-    this.#path = join(folder, `tun-${device.name}-${place.pid}-${place.start || "0"}.json`);
+    this.#path = join(folder, `${what}-${device.name}-${place.pid}-${place.start || "0"}.json`);
     this.#head = { version: 1, place: { ...place }, device };
   }
 

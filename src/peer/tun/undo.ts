@@ -75,6 +75,7 @@ export class Undoer {
     const of = <K extends UndoStep["kind"]>(kind: K): (UndoStep & { kind: K })[] =>
       steps.filter((step): step is UndoStep & { kind: K } => step.kind === kind);
     return [
+      ...(await this.#names(of("names"))),
       ...(await this.#rules(of("rule"))),
       ...(await this.#deviceSteps(steps)),
       ...(await this.#tables(of("nft"))),
@@ -97,7 +98,7 @@ export class Undoer {
 
   /** Only while it is the device that was changed: a later one of the same name is somebody else's. */
   async #deviceSteps(steps: readonly UndoStep[]): Promise<string[]> {
-    const { name, index } = this.#device;
+    const { name } = this.#device;
     const lines = steps.toReversed().flatMap((step) => {
       if (step.kind === "route") return [`route del ${routeText(step, name)}`];
       if (step.kind === "address") return [`addr del ${step.address} dev ${name}`];
@@ -106,8 +107,21 @@ export class Undoer {
       return [`link set dev ${name} mtu ${step.mtuBytes} ${step.up ? "up" : "down"}`, ...mode];
     });
     if (lines.length === 0) return [];
+    return (await this.#isThere()) ? await this.#ip.undoBatch(lines) : [];
+  }
+
+  async #isThere(): Promise<boolean> {
+    const { name, index } = this.#device;
     const [row] = await this.#ip.listIfAny(linkRow, ["link", "show", "dev", name]);
-    return row?.ifindex === index ? await this.#ip.undoBatch(lines) : [];
+    return row?.ifindex === index;
+  }
+
+  /** systemd-resolved forgets a device that has gone. */
+  async #names(steps: readonly UndoStep[]): Promise<string[]> {
+    if (steps.length === 0 || !(await this.#isThere())) return [];
+    const ran = await this.#tools.run("resolvectl", ["revert", this.#device.name]);
+    if (ran === undefined) return ["`resolvectl` is no longer there"];
+    return ran.code === 0 ? [] : [ran.stderr.trim()];
   }
 
   async #tables(steps: readonly (UndoStep & { kind: "nft" })[]): Promise<string[]> {

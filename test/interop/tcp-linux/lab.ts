@@ -11,15 +11,19 @@ export interface Rooms {
   readonly router: Namespace;
 }
 
-/** The kernel's sockets live in `host`; `router` forwards. Each packet is one packet: loss counts them. */
+/**
+ * The kernel's sockets live in `host`; `router` forwards, in order. Each packet is one packet: loss counts them.
+ */
 export function rooms(lab: Lab, label: string): Rooms {
   const host = lab.namespace(`${label}-host`);
   const router = lab.namespace(`${label}-router`);
-  const [device] = lab.link(
+  const [device, routerDevice] = lab.link(
     { namespace: host, addresses: ["10.98.0.1/24", "fd98::1/64"] },
     { namespace: router, addresses: ["10.98.0.254/24", "fd98::fe/64"] },
   );
   host.ip("link", "set", device, "gso_max_segs", "1");
+  host.keepOrder(device);
+  router.keepOrder(routerDevice);
   router.enableForwarding();
   host.addRoute("default", "10.98.0.254");
   host.addRoute("default", "fd98::fe");

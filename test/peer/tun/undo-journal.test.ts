@@ -76,6 +76,7 @@ function fakeHost(): FakeHost {
       host.done.push(`${key}=${value}`);
     },
     place: () => host.here,
+    isOfServices: () => true,
     startOf: (process) => host.alive.get(process),
   };
   return host;

@@ -1,10 +1,10 @@
-// What is done before the first handshake leaves nothing behind and costs little.
+// What is done before the first packet leaves nothing behind.
 import { expect, test } from "vitest";
 import { SeededRandom } from "../../src/base/random.ts";
 import { createNativeCrypto } from "../../src/io/native-crypto.ts";
-import { warmUp } from "../../src/wireguard/warm-up.ts";
+import { warmUp } from "../../src/peer/warm-up.ts";
 
-test("handshakes of two devices in memory are done, each with its keys and a packet, and every key is given up", () => {
+test("handshakes and packets of two loops in memory all arrive, and every key is given up", () => {
   const crypto = createNativeCrypto();
   let sessions = 0;
   let live = 0;
@@ -25,7 +25,8 @@ test("handshakes of two devices in memory are done, each with its keys and a pac
       };
     },
   });
-  warmUp(counting, new SeededRandom(1));
+  const { delivered } = warmUp(counting, new SeededRandom(1));
   expect(sessions).toBe(8 * 2 * 2); // handshakes, ends, directions
+  expect(delivered).toBe(8 * 2 * 60);
   expect(live).toBe(0);
 });
