@@ -34,6 +34,7 @@ export const UDP_RUN_SEGMENTS_MAX = 64; // UDP_MAX_SEGMENTS of kernels before 6.
 export const UDP_RUN_MAX_BYTES = 65_000; // one IPv4 datagram less headers, rounded down
 export const UDP_RUNS_QUEUED_MAX = 64; // then they are sent
 export const UDP_SEND_WAIT_MAX_MS = 20; // of one flush, for room in the socket's buffer
+export const READS_FAIL_MAX_MS = 1_000; // without one that works: then a device or socket is taken for gone
 export const UDP_NARROW_RUNS = 1_024; // sent without GSO to where a run was too wide, before it is tried again
 export const ADDRESSES_REMEMBERED_MAX = 4_096; // in parsed form, of senders; then all are forgotten
 

@@ -100,7 +100,8 @@ export class MemoryUdpSocket implements DatagramSocket {
   readonly port: number;
   readonly gso: boolean;
   readonly gro: boolean;
-  readonly bufferBytes: number;
+  /** May be changed at any time, as SO_SNDBUF and SO_RCVBUF may. */
+  bufferBytes: number;
   readonly counters: Record<string, number> = {
     "send-calls": 0,
     "send-runs": 0,

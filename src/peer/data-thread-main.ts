@@ -112,7 +112,12 @@ function main(start: DataThreadStart): void {
   for (const told of start.told) badge.handle(told);
   if (start.state !== undefined) engine.apply(loop.nowMs(), start.state);
   tell({ kind: "started", reason });
-  loop.run();
+  try {
+    loop.run();
+  } catch (error) {
+    tell({ kind: "failed", status: status() });
+    throw error;
+  }
   port.close();
 }
 

@@ -96,6 +96,8 @@ export type DataThreadEvent =
   | { readonly kind: "started"; readonly reason: string | undefined }
   | { readonly kind: "applied"; readonly id: number; readonly refused: readonly RefusedPeer[] }
   | { readonly kind: "status"; readonly id: number; readonly status: DataThreadStatus }
+  /** It fails, and this is how it was then. */
+  | { readonly kind: "failed"; readonly status: DataThreadStatus }
   | { readonly kind: "lost"; readonly what: "tun" | "udp"; readonly errno: string }
   | DataThreadNotice;
 

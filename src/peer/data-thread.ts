@@ -2,7 +2,7 @@
 // it on every way out of the process: `process.exit` and an uncaught error would wait for a thread that sleeps in
 // poll(2).
 import { extname } from "node:path";
-import { MessageChannel, type MessagePort, Worker } from "node:worker_threads";
+import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from "node:worker_threads";
 import type { Logger } from "pino";
 import { WirebadgeError } from "../base/errors.ts";
 import { DATA_THREAD_RESTART_WINDOW_MS, DATA_THREAD_RESTARTS_MAX } from "../base/limits.ts";
@@ -31,6 +31,14 @@ export interface DataThreadOptions
   /** From the state file: of the last initiation that an earlier process sent. */
   readonly lastTimestamp?: Uint8Array | undefined;
   readonly onNotice: (notice: DataThreadNotice) => void;
+  /** It failed, and this is how it was last, where it could still say so: what the next one begins with. */
+  readonly onFailed?: (last: DataThreadStatus | undefined) => DataThreadRecovery;
+}
+
+export interface DataThreadRecovery {
+  readonly state: DesiredState;
+  /** Handshakes with these: they still send under sessions that nobody has any more. */
+  readonly reach: readonly string[];
 }
 
 export interface DataThreadReplacement extends Pick<DataThreadOptions, "keyPair" | "udp"> {
@@ -63,6 +71,7 @@ export class DataThread {
   #lastStatus: DataThreadStatus | undefined;
   /** TAI64N of the last initiation that is known to have been sent. */
   #lastTimestamp: Uint8Array | undefined;
+  #failedAs: DataThreadStatus | undefined;
   #restartsMs: number[] = [];
   #stopping = false;
   #replacing = false;
@@ -216,6 +225,9 @@ export class DataThread {
       failure = error;
     });
     worker.once("exit", () => {
+      for (let last = receiveMessageOnPort(port1); last !== undefined; last = receiveMessageOnPort(port1)) {
+        this.#onEvent(last.message as DataThreadEvent, rooms, started.resolve);
+      }
       port1.close();
       this.#worker = undefined;
       if (hasStarted) this.#onGone(failure);
@@ -230,6 +242,11 @@ export class DataThread {
       case "started":
         this.nativeMissing = event.reason;
         return started();
+      case "failed":
+        this.#lastStatus = event.status;
+        this.#lastTimestamp = event.status.lastTimestamp ?? this.#lastTimestamp;
+        this.#failedAs = event.status;
+        return;
       case "lost":
         this.#lost = `${event.what === "tun" ? "the TUN device" : "the UDP socket"} is gone (${event.errno})`;
         logger.error({ event: "lost", what: event.what, errno: event.errno }, this.#lost);
@@ -264,6 +281,8 @@ export class DataThread {
     const error = failure ?? new WirebadgeError("INTERNAL", this.#lost ?? "the data thread ended");
     for (const { reject } of this.#waiting.values()) reject(error);
     this.#waiting.clear();
+    const last = this.#failedAs;
+    this.#failedAs = undefined;
     if (this.#stopping || this.#replacing) return;
     const nowMs = performance.now();
     this.#restartsMs = this.#restartsMs.filter((atMs) => nowMs - atMs < DATA_THREAD_RESTART_WINDOW_MS);
@@ -273,9 +292,14 @@ export class DataThread {
     }
     this.#restartsMs.push(nowMs);
     this.#options.logger.error({ event: "data-thread-restart", err: error }, "the data thread failed and starts again");
-    this.#spawn().catch((cause: unknown) => {
-      if (!this.#stopping && this.#worker === undefined) this.#ended.resolve(cause as Error);
-    });
+    const recovery = this.#options.onFailed?.(last);
+    this.#state = recovery?.state ?? this.#state;
+    this.#spawn().then(
+      () => this.reach(recovery?.reach ?? []),
+      (cause: unknown) => {
+        if (!this.#stopping && this.#worker === undefined) this.#ended.resolve(cause as Error);
+      },
+    );
   }
 
   #ask(command: DataThreadCommand & { readonly id: number }): Promise<Answer> {

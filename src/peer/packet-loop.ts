@@ -7,11 +7,12 @@
 import { type Endpoint, equalEndpoint, isV4, makeAddress, makeV4 } from "../base/address.ts";
 import { assert } from "../base/assert.ts";
 import { readU16, readU32 } from "../base/bytes.ts";
-import { DATAGRAM_MAX_BYTES, UDP_RUN_MAX_BYTES, UDP_RUN_SEGMENTS_MAX } from "../base/limits.ts";
+import { DATAGRAM_MAX_BYTES, READS_FAIL_MAX_MS, UDP_RUN_MAX_BYTES, UDP_RUN_SEGMENTS_MAX } from "../base/limits.ts";
 import type { Engine, EngineSink } from "../engine/engine.ts";
 import type { Clock } from "../io/clock.ts";
 import type { DatagramSocket, PacketDevice, PacketMemory } from "../io/data-plane.ts";
-import { POLLHUP, POLLIN, POLLNVAL } from "../io/ffi/poller.ts";
+import { EBADF, EBADFD, errnoName } from "../io/ffi/errno.ts";
+import { POLLERR, POLLHUP, POLLIN, POLLNVAL } from "../io/ffi/poller.ts";
 import { IPV4_OFFSET_MASK } from "../wire/ipv4.ts";
 import { IPV6_HEADER_BYTES } from "../wire/ipv6.ts";
 import { Merger } from "../wire/merge.ts";
@@ -76,7 +77,6 @@ export interface PacketLoopCounters {
   rounds: number;
   tunReads: number;
   tunWrites: number;
-  tunWriteFailed: number;
   datagramsIn: number;
   datagramsOut: number;
   runsOut: number;
@@ -84,6 +84,8 @@ export interface PacketLoopCounters {
   /** Our own datagrams, which the host routed into the device. */
   ownDatagrams: number;
   [drop: `split-${string}`]: number;
+  /** Calls that failed, by errno's name; a packet that could not be written is lost. */
+  [failure: `tun-${"read" | "write"}-${string}`]: number;
 }
 
 export class PacketLoop {
@@ -91,7 +93,6 @@ export class PacketLoop {
     rounds: 0,
     tunReads: 0,
     tunWrites: 0,
-    tunWriteFailed: 0,
     datagramsIn: 0,
     datagramsOut: 0,
     runsOut: 0,
@@ -121,6 +122,8 @@ export class PacketLoop {
   #runTo: Endpoint | undefined;
   #unflushedBytes = 0;
   readonly #ownPort: number;
+  /** By the poller's places: since when it has been ready and each call failed; 0: the last one did not. */
+  readonly #failingSinceMs = new Float64Array(AT_SOCKETS + 2);
 
   constructor(parts: PacketLoopParts) {
     this.#parts = parts;
@@ -236,17 +239,42 @@ export class PacketLoop {
 
   #readTun(): void {
     const { tun, poller, onLost } = this.#parts;
-    const events = poller.events(AT_TUN);
-    if (events === 0) return;
+    if (poller.events(AT_TUN) === 0) {
+      this.#failingSinceMs[AT_TUN] = 0;
+      return;
+    }
     for (let reads = 0; reads < TUN_READS_MAX; reads++) {
       const length = tun.read(this.#readAt, SUPER_PACKET_BYTES);
+      if (length < 0) {
+        this.#count(`tun-read-${errnoName(length)}`);
+        if (this.#isGone(AT_TUN, -length, POLLERR | POLLHUP | POLLNVAL)) onLost("tun", -length);
+        return;
+      }
+      this.#failingSinceMs[AT_TUN] = 0;
       if (length === 0) return;
-      if (length < 0) return onLost("tun", -length);
       this.counters.tunReads++;
       if (this.#isOwnDatagram(length)) this.counters.ownDatagrams++;
       else this.#splitAndSend(length);
-      if (this.#unflushedBytes >= FLUSH_BYTES) this.#flushSends();
+      if (this.#unflushedBytes < FLUSH_BYTES) continue;
+      const waits = this.#sendWaits();
+      this.#flushSends();
+      if (this.#sendWaits() !== waits) return; // each waits long: what comes in has its turn in between
     }
+  }
+
+  /** How often sending had to wait for room. */
+  #sendWaits(): number {
+    const { v4, v6 } = this.#parts;
+    return (v4?.counters["send-waits"] ?? 0) + (v6?.counters["send-waits"] ?? 0);
+  }
+
+  /** A failure may pass; but not that of what is no longer there, or that fails on and on. */
+  #isGone(index: number, errno: number, signs: number): boolean {
+    if (errno === EBADF || errno === EBADFD || (this.#parts.poller.events(index) & signs) !== 0) return true;
+    const sinceMs = this.#failingSinceMs[index]!;
+    if (sinceMs !== 0) return this.#nowMs - sinceMs >= READS_FAIL_MAX_MS;
+    this.#failingSinceMs[index] = this.#nowMs;
+    return false;
   }
 
   /**
@@ -277,7 +305,7 @@ export class PacketLoop {
   #splitAndSend(length: number): void {
     const splitter = this.#splitter;
     const drop = splitter.begin(this.#bytes, this.#readAt, length);
-    if (drop !== undefined) return this.#countDrop(drop);
+    if (drop !== undefined) return this.#count(`split-${drop}`);
     const engine = this.#engine!;
     const { pieces } = splitter;
     const { aside } = this.#parts;
@@ -297,8 +325,8 @@ export class PacketLoop {
     return this.#sendAt + DATA_HEADER_BYTES;
   }
 
-  #countDrop(drop: SplitDrop): void {
-    this.counters[`split-${drop}`] = (this.counters[`split-${drop}`] ?? 0) + 1;
+  #count(name: `split-${SplitDrop}` | `tun-${"read" | "write"}-${string}`): void {
+    this.counters[name] = (this.counters[name] ?? 0) + 1;
   }
 
   /**
@@ -379,16 +407,19 @@ export class PacketLoop {
   #receive(index: number, socket: DatagramSocket | undefined): void {
     if (socket === undefined) return;
     const { poller, onLost } = this.#parts;
-    const events = poller.events(index);
-    if (events === 0) return;
+    if (poller.events(index) === 0) {
+      this.#failingSinceMs[index] = 0;
+      return;
+    }
     const engine = this.#engine!;
     const { aside } = this.#parts;
     const messages = socket.receive();
     if (messages < 0) {
-      // An ICMP error that came back for something sent is told once; the socket lives on.
-      if ((events & (POLLHUP | POLLNVAL)) !== 0) onLost("udp", -messages);
+      // POLLERR is no sign: an error that came back for something sent is told once, and the socket lives on.
+      if (this.#isGone(index, -messages, POLLHUP | POLLNVAL)) onLost("udp", -messages);
       return;
     }
+    this.#failingSinceMs[index] = 0;
     for (let message = 0; message < messages; message++) {
       const from = socket.source(message);
       const segmentBytes = socket.segmentBytes(message);
@@ -413,7 +444,7 @@ export class PacketLoop {
   #write(offsets: Int32Array, lengths: Int32Array, count: number): void {
     const { tun } = this.#parts;
     const written = count === 1 ? tun.write(offsets[0]!, lengths[0]!) : tun.writev(offsets, lengths, count);
-    if (written < 0) this.counters.tunWriteFailed++;
+    if (written < 0) this.#count(`tun-write-${errnoName(written)}`);
     else this.counters.tunWrites++;
   }
 }

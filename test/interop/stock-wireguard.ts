@@ -1,10 +1,12 @@
 // Other implementations of WireGuard, real ones, each in a namespace: wireguard-go (newest, and Debian's build of
 // 2022) and boringtun-cli, in the foreground, configured by wg(8).
 import type { ChildProcess } from "node:child_process";
+import { once } from "node:events";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
+import { UAPI_FOLDER } from "../../src/peer/tun/uapi-server.ts";
 import type { Namespace } from "../namespaces.ts";
 import { requireTool } from "../needs.ts";
 
@@ -25,7 +27,7 @@ export interface StockOptions {
 }
 
 /** One running implementation with its interface. */
-export class StockEnd {
+export class StockEnd implements AsyncDisposable {
   /** Of its interface. */
   readonly name: string;
   readonly #stock: Stock;
@@ -50,6 +52,19 @@ export class StockEnd {
 
   get pid(): number {
     return this.#child.pid ?? 0;
+  }
+
+  /** kill -9; what it leaves of itself is swept away. */
+  async kill(): Promise<void> {
+    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
+    const gone = once(this.#child, "exit");
+    this.#child.kill("SIGKILL");
+    await gone;
+    await rm(join(UAPI_FOLDER, `${this.name}.sock`), { force: true });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.kill();
   }
 
   /** `set("listen-port", "51899")`, as `wg set NAME …` takes it. */

@@ -8,7 +8,7 @@ import { toBase64 } from "../../src/base/bytes.ts";
 import { PortableCrypto } from "../../src/crypto/portable.ts";
 import type { Lab, Namespace } from "../namespaces.ts";
 import { Program } from "../scripts/program.ts";
-import { type Stock, startStock } from "./stock-wireguard.ts";
+import { type Stock, type StockEnd, startStock } from "./stock-wireguard.ts";
 
 const WIREBADGE = fileURLToPath(new URL("../../bin/wirebadge", import.meta.url));
 const TARGET = fileURLToPath(new URL("http-target.ts", import.meta.url));
@@ -120,16 +120,33 @@ export class TunEnd implements AsyncDisposable {
 }
 
 /** An end that speaks WireGuard by itself, ours or another's. */
-export async function startEnd(kind: "wirebadge" | Stock, spec: EndSpec, namespace: Namespace, config: ConfigOptions) {
+export function startEnd(
+  kind: "wirebadge",
+  spec: EndSpec,
+  namespace: Namespace,
+  config: ConfigOptions,
+): Promise<TunEnd>;
+export function startEnd(kind: Stock, spec: EndSpec, namespace: Namespace, config: ConfigOptions): Promise<StockEnd>;
+export function startEnd(
+  kind: "wirebadge" | Stock,
+  spec: EndSpec,
+  namespace: Namespace,
+  config: ConfigOptions,
+): Promise<TunEnd | StockEnd>;
+export async function startEnd(
+  kind: "wirebadge" | Stock,
+  spec: EndSpec,
+  namespace: Namespace,
+  config: ConfigOptions,
+): Promise<TunEnd | StockEnd> {
   const peer = spec === A ? B : A;
   if (kind === "wirebadge") return await TunEnd.start(spec, namespace, configOf(spec, peer, config));
-  await startStock(namespace, {
+  return await startStock(namespace, {
     stock: kind,
     config: configOf(spec, peer, { ...config, plain: true }),
     addresses: [`${spec.inside[4]}/24`, `${spec.inside[6]}/64`],
     mtu: config.mtu ?? 1420,
   });
-  return undefined;
 }
 
 /** An HTTP server that serves blobs and hashes what is put. */

@@ -1,17 +1,16 @@
 // `wirebadge wg --tun` over real TUN devices in network namespaces: data both ways by hash, beside itself and other
 // implementations; and its end on every way out.
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
 import { Lab, type Namespace } from "../namespaces.ts";
 import { needs, requireTool } from "../needs.ts";
+import { record, scale } from "../proof/form.ts";
 import { until } from "../scripts/program.ts";
 import { hashOfBlob } from "./http-target.ts";
+import { FailingDataThread } from "./planted.ts";
 import { A, B, type ConfigOptions, configOf, deviceOf, joined, serve, startEnd, TunEnd } from "./tun-end.ts";
 
-const BLOB_BYTES = 30_000_000;
+const BLOB_BYTES = scale(30_000_000, 500_000_000);
 const END_MAX_MS = 1_500;
 
 /** Fetched over the tunnel by curl, through sha256sum. */
@@ -25,8 +24,7 @@ async function bothWays(lab: Lab, kind: Parameters<typeof startEnd>[0], config: 
   const { a, b } = joined(lab);
   await using disposer = new AsyncDisposableStack();
   for (const [end, spec, namespace] of [[kind, B, b] as const, ["wirebadge", A, a] as const]) {
-    const started = await startEnd(end, spec, namespace, config);
-    if (started !== undefined) disposer.use(started);
+    disposer.use(await startEnd(end, spec, namespace, config));
     await serve(namespace);
   }
   const expected = hashOfBlob(BLOB_BYTES);
@@ -34,6 +32,9 @@ async function bothWays(lab: Lab, kind: Parameters<typeof startEnd>[0], config: 
     expect(await fetched(a, B.inside[family]), `down over IPv${family}`).toBe(expected);
     expect(await fetched(b, A.inside[family]), `up over IPv${family}`).toBe(expected);
   }
+  const both = await Promise.all([fetched(a, B.inside[4]), fetched(b, A.inside[6])]);
+  expect(both, "both ways at once").toEqual([expected, expected]);
+  record({ what: `bytes each way by hash at full rate, wg --tun beside ${kind}`, count: 3 * BLOB_BYTES });
 }
 
 describe.runIf(needs("root", "tun", "netns", "curl"))("wirebadge wg --tun", () => {
@@ -53,7 +54,7 @@ describe.runIf(needs("root", "tun", "netns", "curl"))("wirebadge wg --tun", () =
     await using lab = new Lab();
     const { a, b } = joined(lab);
     const rules = a.ip("rule", "show");
-    await using there = (await startEnd("wirebadge", B, b, {}))!;
+    await using there = await startEnd("wirebadge", B, b, {});
     const end = await TunEnd.start(A, a, configOf(A, B));
     await a.run(requireTool("ping"), ["-c", "1", "-W", "5", B.inside[4]]);
     expect(a.ip("link", "show", "dev", deviceOf(A))).toContain("mtu 1420");
@@ -85,29 +86,19 @@ describe.runIf(needs("root", "tun", "netns", "curl"))("wirebadge wg --tun", () =
   test("a data thread that fails is started again, with its sessions made anew; not for ever", async () => {
     await using lab = new Lab();
     const { a, b } = joined(lab);
-    await using _there = (await startEnd("wirebadge", B, b, {}))!;
-    const folder = mkdtempSync(join(tmpdir(), "wirebadge-tun-"));
-    const trigger = join(folder, "fail");
-    const planted = `const fs = require("node:fs");
-      const now = Date.now;
-      const failing = () => {
-        if (!fs.existsSync("${trigger}")) return now();
-        fs.unlinkSync("${trigger}");
-        throw new Error("planted");
-      };
-      if (!require("node:worker_threads").isMainThread) Date.now = failing;`;
-    await using end = await TunEnd.start(A, a, configOf(A, B), "wbta", planted);
+    await using _there = await startEnd("wirebadge", B, b, {});
+    using planted = new FailingDataThread();
+    await using end = await TunEnd.start(A, a, configOf(A, B), "wbta", planted.script);
     const ping = () => a.run(requireTool("ping"), ["-c", "1", "-W", "2", B.inside[4]], { check: false });
     expect((await ping()).code).toBe(0);
     for (let failures = 1; failures <= 3; failures++) {
-      writeFileSync(trigger, "");
+      planted.fail();
       await until("a new start", () => end.program.output.split("data-thread-restart").length > failures);
       await until("an answer", async () => (await ping()).code === 0);
     }
-    writeFileSync(trigger, "");
+    planted.fail();
     expect(await end.program.exited).toBe(2);
     expect(end.program.output).toContain("planted");
-    rmSync(folder, { recursive: true });
   });
 
   test("the device taken away ends it with the reason", async () => {
@@ -123,7 +114,7 @@ describe.runIf(needs("root", "tun", "netns", "curl"))("wirebadge wg --tun", () =
   test("a device that goes down and comes up again carries packets as before", async () => {
     await using lab = new Lab();
     const { a, b } = joined(lab);
-    await using _there = (await startEnd("wirebadge", B, b, {}))!;
+    await using _there = await startEnd("wirebadge", B, b, {});
     await using end = await TunEnd.start(A, a, configOf(A, B));
     const ping = (count: string) =>
       a.run(requireTool("ping"), ["-c", count, "-i", "0.2", "-W", "1", B.inside[4]], { check: false });
@@ -145,8 +136,8 @@ describe.runIf(needs("root", "tun", "netns", "curl", "wireguard-go", "wg"))("bes
 });
 
 describe.runIf(needs("root", "tun", "netns", "curl", "boringtun-cli", "wg"))("beside boringtun", () => {
-  test("carries 30 MB each way, by hash", async () => {
+  test.each([4, 6] as const)("carries 30 MB each way, by hash, IPv%i outside", async (family) => {
     await using lab = new Lab();
-    await bothWays(lab, "boringtun-cli", {});
+    await bothWays(lab, "boringtun-cli", { family });
   });
 });

@@ -1,122 +1,9 @@
 // The poll driver over twins in memory: two loops with real engines, a super-packet in at one end and out at the other.
 import { expect, test } from "vitest";
-import { makeV4, parsePrefix } from "../../src/base/address.ts";
-import { SeededRandom } from "../../src/base/random.ts";
-import { PortableCrypto } from "../../src/crypto/portable.ts";
-import { Engine } from "../../src/engine/engine.ts";
-import { MemoryTun } from "../../src/io/memory-tun.ts";
-import { MemoryUdpNetwork, type MemoryUdpSocket } from "../../src/io/memory-udp-socket.ts";
-import { PacketLoop } from "../../src/peer/packet-loop.ts";
-import { quietSink } from "../engine/quiet-sink.ts";
 import { splitNaively } from "../wire/naive-split.ts";
-import { type SuperFields, superPacket } from "../wire/super-packets.ts";
-import { loopMemory } from "./loop-memory.ts";
+import { loopPair as pair } from "./loop-pair.ts";
 
-const crypto = new PortableCrypto();
-const PORT = 51_820;
-const MTU_BYTES = 1_420;
 const MSS_BYTES = 1_368;
-
-const keyOf = (number: number) => {
-  const privateKey = new Uint8Array(32).fill(number);
-  return { privateKey, publicKey: crypto.publicKey(privateKey) };
-};
-const outerOf = (number: number) => ({ address: makeV4(0xc0000200 + number), port: PORT });
-
-class End {
-  readonly memory = loopMemory();
-  readonly tun: MemoryTun;
-  readonly udp: MemoryUdpSocket;
-  readonly loop: PacketLoop;
-  readonly engine: Engine;
-  lost: [string, number] | undefined;
-  broken = 0;
-
-  constructor(number: 1 | 2, network: MemoryUdpNetwork, clock: { nowMs(): number }, gso: boolean) {
-    this.tun = new MemoryTun(this.memory, `tun${number}`);
-    this.udp = network.open(this.memory, { family: 4, port: PORT, address: outerOf(number).address, gso, gro: gso });
-    this.loop = new PacketLoop({
-      memory: this.memory,
-      tun: this.tun,
-      v4: this.udp,
-      v6: undefined,
-      poller: {
-        wait: () => 0,
-        events: (index) =>
-          index === 1 ? (this.tun.isReadable ? 1 : 0) | this.broken : index === 2 && this.udp.isReadable ? 1 : 0,
-      },
-      clock,
-      onWake: () => undefined,
-      onLost: (what, errno) => {
-        this.lost = [what, errno];
-      },
-    });
-    this.engine = new Engine({
-      crypto,
-      random: new SeededRandom(number),
-      keyPair: keyOf(number),
-      mode: "wg",
-      mtuBytes: MTU_BYTES,
-      stopwatch: () => 0,
-      leases: { verify: () => undefined },
-      sink: {
-        ...this.loop.engineSink,
-        ...quietSink,
-      },
-    });
-    this.loop.attach(this.engine);
-    const peer = keyOf(3 - number).publicKey;
-    this.engine.apply(clock.nowMs(), {
-      epoch: 0,
-      revision: 1,
-      mode: "wg",
-      addresses: [],
-      transit: [],
-      filter: undefined,
-      peers: [
-        {
-          session: "peer",
-          publicKey: peer,
-          kind: "stock",
-          prefixes: [parsePrefix("0.0.0.0/0")!, parsePrefix("::/0")!],
-          endpoints: [outerOf(3 - number)],
-        },
-      ],
-    });
-  }
-
-  sends(fields: SuperFields): Uint8Array {
-    const frame = superPacket(fields);
-    expect(this.tun.kernelSends(frame.slice(10), frame.slice(0, 10))).toBe(true);
-    return frame;
-  }
-
-  /** All that the kernel was given, split again. */
-  received(): Uint8Array[] {
-    const packets: Uint8Array[] = [];
-    for (let frame = this.tun.kernelReceives(); frame !== undefined; frame = this.tun.kernelReceives()) {
-      this.frames++;
-      packets.push(...splitNaively(frame)!);
-    }
-    return packets;
-  }
-
-  frames = 0;
-}
-
-function pair(gso = true): { a: End; b: End; clock: { now: number; nowMs(): number }; rounds(): void } {
-  const clock = { now: 1_700_000_000_000, nowMs: () => clock.now };
-  const network = new MemoryUdpNetwork();
-  const [a, b] = [new End(1, network, clock, gso), new End(2, network, clock, gso)];
-  const rounds = (): void => {
-    for (let i = 0; i < 20; i++) {
-      clock.now += 1;
-      a.loop.round();
-      b.loop.round();
-    }
-  };
-  return { a, b, clock, rounds };
-}
 
 test.each([true, false])("a super-packet goes out in runs and comes in merged, byte for byte (GSO %s)", (gso) => {
   const { a, b, rounds } = pair(gso);
@@ -183,7 +70,7 @@ test("packets that come before the handshake is done go out after it, in their o
 test("a device that is gone is told once by its errno, and ends nothing else by itself", () => {
   const { a } = pair();
   a.tun.close();
-  a.broken = 8 | 16;
+  a.ready.tun = 8 | 16;
   a.loop.round();
   expect(a.lost?.[0]).toBe("tun");
   expect(a.lost?.[1]).toBeGreaterThan(0);

@@ -109,9 +109,15 @@ async function wgQuick(namespace: Namespace, name: string, settings: FileSetting
   }
 }
 
-/** What wg-quick makes of it, less the link-local address of wireguard-go's device: a WireGuard one has none. */
+/**
+ * What wg-quick makes of it, less the link-local address of wireguard-go's device: a WireGuard one has none. Its guard
+ * knows the device by its name, ours by its index.
+ */
 function comparable(text: string): string {
-  return text.replaceAll("wg-quick-", "wirebadge-").replace(/^.*(?:fe80::|ff00::\/8).*\n/gm, "");
+  return text
+    .replaceAll("wg-quick-", "wirebadge-")
+    .replaceAll("iifname", "iif")
+    .replace(/^.*(?:fe80::|ff00::\/8).*\n/gm, "");
 }
 
 async function routing(namespace: Namespace): Promise<string> {

@@ -66,7 +66,7 @@ describe.runIf(needs("root", "tun", "netns", "ping", "wg", "nft", "setpriv"))("s
     await using lab = new Lab();
     const { a, b } = joined(lab);
     const before = routing(a);
-    await using _there = (await startEnd("wirebadge", B, b, {}))!;
+    await using _there = await startEnd("wirebadge", B, b, {});
     const config = toAll(configOf(A, B));
     const killed = await TunEnd.start(A, a, config);
     await until("an answer", () => reaches(a));
@@ -88,7 +88,7 @@ describe.runIf(needs("root", "tun", "netns", "ping", "wg", "nft", "setpriv"))("s
     await using lab = new Lab();
     const { a, b } = joined(lab);
     await using first = await TunEnd.start(A, a, configOf(A, B));
-    await using _there = (await startEnd("wirebadge", B, b, {}))!;
+    await using _there = await startEnd("wirebadge", B, b, {});
     using second = new Start();
     expect(await second.refused(["--tun"], a)).toMatch(/in use by another program/);
     const elsewhere = lab.namespace("c");
@@ -115,7 +115,7 @@ describe.runIf(needs("root", "tun", "netns", "ping", "wg", "nft", "setpriv"))("s
   test.each([4, 6] as const)("a route that leads IPv%i datagrams of a live session back: no spin", async (family) => {
     await using lab = new Lab();
     const { a, b } = joined(lab);
-    await using _there = (await startEnd("wirebadge", B, b, { family }))!;
+    await using _there = await startEnd("wirebadge", B, b, { family });
     const config = configOf(A, B, { family, more: "Table = off\n" });
     const end = await TunEnd.start(A, a, config.replace("AllowedIPs = ", `AllowedIPs = 10.1.0.0/24, fd01::/64, `));
     await until("an answer", () => reaches(a));
@@ -133,7 +133,7 @@ describe.runIf(needs("root", "tun", "netns", "ping", "wg", "nft", "setpriv"))("s
   test("another user with CAP_NET_ADMIN runs it, warned once of UAPI; else he is told the choice", async () => {
     await using lab = new Lab();
     const { a, b } = joined(lab);
-    await using _there = (await startEnd("wirebadge", B, b, {}))!;
+    await using _there = await startEnd("wirebadge", B, b, {});
     using start = new Start();
     await a.run("chown", ["-R", "65534:65534", start.folder]);
     // In its mount namespace: a device that anybody may open, and no folder for UAPI.

@@ -17,7 +17,7 @@ export const EADDRINUSE = 98;
 export const EADDRNOTAVAIL = 99;
 export const ENOBUFS = 105;
 
-const EBADFD = 77; // a TUN whose device is gone; Node has no name for it
+export const EBADFD = 77; // a TUN whose device is gone; Node has no name for it
 
 let names: Map<number, string> | undefined;
 

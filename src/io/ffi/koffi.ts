@@ -2,15 +2,27 @@
 // library is missing everything else must still run (portable crypto, dgram).
 import { createRequire } from "node:module";
 import { endianness } from "node:os";
+import { WirebadgeError } from "../../base/errors.ts";
 
 type Koffi = typeof import("koffi");
 
 let loaded: Koffi | undefined;
 
-/** Throws what loading threw; callers turn it into the reason why they do without. */
+/** @throws WirebadgeError NATIVE_UNAVAILABLE; callers that can do without take it for the reason why they do */
 export function koffi(): Koffi {
-  loaded ??= createRequire(import.meta.url)("koffi") as Koffi;
+  loaded ??= load();
   return loaded;
+}
+
+function load(): Koffi {
+  try {
+    return createRequire(import.meta.url)("koffi") as Koffi;
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message.split("\n")[0] : String(cause);
+    const message = `system calls can't be made here, koffi's library is not to be had: ${why}`;
+    const hint = "install Wirebadge again on this machine, or leave out what needs it: --tun and --require native";
+    throw new WirebadgeError("NATIVE_UNAVAILABLE", message, { hint, cause });
+  }
 }
 
 /** Numbers only, addresses among them: they cost half of what Buffers would. */

@@ -104,7 +104,7 @@ export function spoofGuard(
     chain("postmangle", "postrouting", -150),
     // What comes by another interface for an address of the tunnel is forged (CVE-2019-14899).
     ...addresses.map((address) =>
-      rule("preraw", `iifname != "${device}" ${nft} daddr ${address} fib saddr type != local drop`),
+      rule("preraw", `iif != "${device}" ${nft} daddr ${address} fib saddr type != local drop`),
     ),
     // Replies to the outer socket carry its mark too, so that the reverse path filter finds their way.
     rule("postmangle", `meta l4proto udp meta mark ${mark} ct mark set meta mark`),

@@ -12,7 +12,7 @@ import type { OpenedTun } from "../../io/ffi/tun-device.ts";
 import type { UdpPair } from "../../io/ffi/udp-socket.ts";
 import { osRandom } from "../../io/os-random.ts";
 import { REJECT_AFTER_TIME_MS } from "../../wireguard/deadlines.ts";
-import { DataThread } from "../data-thread.ts";
+import { DataThread, type DataThreadRecovery } from "../data-thread.ts";
 import type { DataThreadStatus } from "../data-thread-messages.ts";
 import type { WgConfig, WgEndpoint, WgPeer } from "../wg-config.ts";
 import { WgEndpoints } from "../wg-endpoints.ts";
@@ -102,6 +102,7 @@ export class WgTunDevice implements UapiBackend {
         logger.warn({ event: "tunnel-failed", peer: notice.session }, "no answer from a peer");
         this.#endpoints.handshakeFailed(notice.session);
       },
+      onFailed: (last) => this.#recover(last),
     });
     await this.#apply();
   }
@@ -231,11 +232,22 @@ export class WgTunDevice implements UapiBackend {
   async #replaceThread(isOtherKey: boolean): Promise<void> {
     const state = this.#nextState();
     await this.#running.replace({ keyPair: this.#keyPair(), udp: openedOf(this.#udp), state });
-    // Who still has a session with the ended thread would send under it for some while.
+    if (!isOtherKey) this.#running.reach(this.#withSessions(state));
+    this.#options.onApplied();
+  }
+
+  /** Who still has a session with the thread that ended, and would send under it for some while. */
+  #withSessions({ peers }: DesiredState): string[] {
     const sinceMs = Date.now() - REJECT_AFTER_TIME_MS;
     const isLive = (session: string): boolean => (this.#former.get(session)?.lastHandshakeMs ?? 0) > sinceMs;
-    if (!isOtherKey) this.#running.reach(state.peers.map(({ session }) => session).filter(isLive));
-    this.#options.onApplied();
+    return peers.map(({ session }) => session).filter(isLive);
+  }
+
+  /** What a thread that failed had counted, and where it had heard its peers, goes along. */
+  #recover(last: DataThreadStatus | undefined): DataThreadRecovery {
+    if (last !== undefined) for (const [session, row] of this.#withFormer(last)) this.#former.set(session, row);
+    const state = this.#nextState();
+    return { state, reach: this.#withSessions(state) };
   }
 
   /** What the thread counts, on top of what those before it have. */

@@ -83,13 +83,13 @@ test("an interface's address keeps its host bits", () => {
   expect(formatInterfaceAddress({ address: makeV4(0x0a000002), bits: 120 })).toBe("10.0.0.2/24");
 });
 
-test("the anti-spoof rules are wg-quick's", () => {
+test("the anti-spoof rules are wg-quick's, by the device itself and not its name, which may change", () => {
   expect(spoofGuard(6, "wirebadge-wg0", "wg0", ["fd00::2"], 51820).split("\n")).toEqual([
     "add table ip6 wirebadge-wg0",
     "add chain ip6 wirebadge-wg0 preraw { type filter hook prerouting priority -300; }",
     "add chain ip6 wirebadge-wg0 premangle { type filter hook prerouting priority -150; }",
     "add chain ip6 wirebadge-wg0 postmangle { type filter hook postrouting priority -150; }",
-    'add rule ip6 wirebadge-wg0 preraw iifname != "wg0" ip6 daddr fd00::2 fib saddr type != local drop',
+    'add rule ip6 wirebadge-wg0 preraw iif != "wg0" ip6 daddr fd00::2 fib saddr type != local drop',
     "add rule ip6 wirebadge-wg0 postmangle meta l4proto udp meta mark 51820 ct mark set meta mark",
     "add rule ip6 wirebadge-wg0 premangle meta l4proto udp meta mark set ct mark",
     "",
