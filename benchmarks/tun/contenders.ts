@@ -1,7 +1,7 @@
 // The programs that are measured, each started at both ends of a bed: Wirebadge as `wirebadge wg FILE --tun`, two other
 // WireGuards of user space, and Nebula as it comes (AES-GCM). A program that isn't there is left out with one line.
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -17,7 +17,22 @@ import { type Bed, OVERLAY, PORT, SIDES, type Side, TUNNEL_MTU, UNDERLAY } from 
 /** CPUID leaf 7: AVX512F, DQ, IFMA, PF, ER, CD, BW and VL taken out. OPENSSL_ia32cap(3) */
 export const WITHOUT_AVX512 = ":~0xdc230000";
 
-const WIREBADGE = fileURLToPath(new URL("../../bin/wirebadge", import.meta.url));
+const TOP = fileURLToPath(new URL("../..", import.meta.url));
+let installed: string | undefined;
+
+/** The command as a package has it: compiled. From the sources it would hold the compiler's memory too. */
+function wirebadge(): string {
+  if (installed === undefined) {
+    const folder = mkdtempSync(join(tmpdir(), "wirebadge-package-"));
+    process.on("exit", () => rmSync(folder, { recursive: true }));
+    const compiler = join(TOP, "node_modules/.bin/tsc");
+    execFileSync(compiler, ["-p", join(TOP, "tsconfig.build.json"), "--outDir", join(folder, "dist")]);
+    for (const part of ["bin", "package.json"]) cpSync(join(TOP, part), join(folder, part), { recursive: true });
+    symlinkSync(join(TOP, "node_modules"), join(folder, "node_modules"));
+    installed = join(folder, "bin/wirebadge");
+  }
+  return installed;
+}
 
 export interface StartOptions {
   /** Added to the daemons' environment. */
@@ -120,7 +135,7 @@ const startWirebadgeEnd: StartEnd = async (bed, side, config, options) => {
     const file = join(folder, "wg.conf");
     const own = `[Interface]\nAddress = ${OVERLAY[side]}/24\nMTU = ${TUNNEL_MTU}\n`;
     writeFileSync(file, config.replace("[Interface]\n", own), { mode: 0o600 });
-    const words = [WIREBADGE, "wg", file, "--tun", `${bed.name}${side}`, "--json"];
+    const words = [wirebadge(), "wg", file, "--tun", `${bed.name}${side}`, "--json"];
     const program = new Program("wirebadge", process.execPath, [...(options.nodeFlags ?? []), ...words], {
       namespace: bed.namespaces[side],
       env: { ...cleanEnvironment(), WIREBADGE_LOG: "warn", ...options.env },
@@ -194,7 +209,7 @@ export const CONTENDERS: readonly Contender[] = [
     name: OURS,
     needs: [],
     aead: `ChaCha20-Poly1305 of OpenSSL ${openssl} inside Node`,
-    version: () => lastWord(execFileSync(process.execPath, [WIREBADGE, "--version"], { encoding: "utf8" })),
+    version: () => lastWord(execFileSync(process.execPath, [wirebadge(), "--version"], { encoding: "utf8" })),
     ...wireguard(startWirebadgeEnd),
   },
   {

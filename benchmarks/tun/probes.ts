@@ -156,11 +156,14 @@ export async function measureStart(contender: Contender, durations: Durations, p
   }
 }
 
-/** One TCP stream through a fresh pair that OpenSSL's AVX-512 is kept from; Gb/s. */
+/** One TCP stream through a fresh pair that OpenSSL's AVX-512 is kept from, after the same loads as elsewhere; Gb/s. */
 export async function measureMasked(contender: Contender, durations: Durations, options: StartOptions) {
   await using bed = new Bed();
   const trial = new Trial(bed, await contender.start(bed, options), durations);
   await trial.cold();
+  await trial.roundTrips();
+  await trial.connections();
+  await trial.smallDatagrams();
   await trial.iperfServer();
   await trial.oneStream("tcpMasked");
   return trial.measured.tcpMasked;

@@ -1,4 +1,5 @@
 // The real runtime: each part of the program is loaded when its command runs, so that `wirebadge status` starts fast.
+import type { Logger } from "pino";
 import { AdminClient } from "./admin-client.ts";
 import type { CoordinatorReady, CoordinatorStart, Runtime, WgReady, WgStart } from "./runtime.ts";
 
@@ -27,13 +28,21 @@ async function startWgMode(options: WgStart): Promise<WgReady> {
   return await startWgTunMode({ ...options, tunName, env: process.env });
 }
 
+/** What the start alone needed is given back. */
+async function started<T>(running: T, logger: Logger): Promise<T> {
+  const { giveBackStartMemory } = await import("../io/ffi/start-memory.ts");
+  giveBackStartMemory(logger);
+  return running;
+}
+
 export function systemRuntime(): Runtime {
   return {
     signals: process,
     adminClient: (options) => new AdminClient(options),
     startCoordinator,
-    startPeer: async (options) => (await import("../peer/peer.ts")).startPeer(options),
-    startWgMode,
+    startPeer: async (options) =>
+      await started(await (await import("../peer/peer.ts")).startPeer(options), options.logger),
+    startWgMode: async (options) => await started(await startWgMode(options), options.logger),
     localApi: async (stateDir) => {
       const { LocalApiClient } = await import("../peer/local-api-client.ts");
       const { defaultStateRoot } = await import("../peer/state.ts");

@@ -1,0 +1,56 @@
+// Memory of the start, given back: pages that the program's file has, no others, and the program goes on.
+import { spawnSync } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { describe, expect, test } from "vitest";
+import { unwrittenMappings } from "../../src/io/ffi/start-memory.ts";
+import { needs } from "../needs.ts";
+
+const mapping = (head: string, anonymousKb: number): string =>
+  `${head}\nSize:  100 kB\nRss:  100 kB\nAnonymous:  ${anonymousKb} kB\nVmFlags: rd ex\n`;
+const smaps = [
+  mapping("00400000-01000000 r--p 00000000 fe:00 1234                               /usr/bin/node", 0),
+  mapping("01000000-03000000 r-xp 00c00000 fe:00 1234                               /usr/bin/node", 0),
+  mapping("03000000-03100000 r--p 02c00000 fe:00 1234                               /usr/bin/node", 56),
+  mapping("03100000-03200000 rw-p 02d00000 fe:00 1234                               /usr/bin/node", 0),
+  mapping("7f0000000000-7f0000100000 r-xp 00000000 fe:00 99                         /usr/lib/libc.so.6", 0),
+  mapping("7f0000100000-7f0000200000 r-xp 00000000 00:00 0", 0),
+  mapping("7fff00000000-7fff00001000 r-xp 00000000 00:00 0                          [vdso]", 0),
+].join("");
+
+describe("the mappings that may be dropped", () => {
+  test("are the file's own that can't be written to and hold nothing of their own", () => {
+    expect(unwrittenMappings(smaps, "/usr/bin/node")).toEqual([
+      { at: 0x400000, bytes: 0xc00000 },
+      { at: 0x1000000, bytes: 0x2000000 },
+    ]);
+  });
+
+  test("are none of another file's", () => {
+    expect(unwrittenMappings(smaps, "/usr/bin/nod")).toEqual([]);
+    expect(unwrittenMappings("", "/usr/bin/node")).toEqual([]);
+  });
+
+  test.runIf(needs("linux"))("are there in a real process", () => {
+    expect(unwrittenMappings(readFileSync("/proc/self/smaps", "latin1"), process.execPath).length).toBeGreaterThan(0);
+  });
+});
+
+test.runIf(needs("linux"))("a process that gave them back is smaller and goes on", () => {
+  const module = fileURLToPath(new URL("../../src/io/ffi/start-memory.ts", import.meta.url));
+  const script = `
+    import { createHash } from "node:crypto";
+    const { giveBackStartMemory } = await import(${JSON.stringify(module)});
+    const told = [];
+    const before = process.memoryUsage.rss();
+    giveBackStartMemory({ debug: (fields) => told.push(fields) });
+    const after = process.memoryUsage.rss();
+    const hash = createHash("sha256").update(JSON.stringify({ still: "here" })).digest("hex");
+    console.log(JSON.stringify({ before, after, hash, told }));`;
+  const run = spawnSync(process.execPath, ["--input-type=module", "-e", script], { encoding: "utf8" });
+  expect(run.stderr.replace(/\(.*Warning.*|\(Use.*/g, "").trim()).toBe("");
+  const { before, after, hash, told } = JSON.parse(run.stdout);
+  expect(told).toEqual([]);
+  expect(hash).toMatch(/^[0-9a-f]{64}$/);
+  expect(before - after).toBeGreaterThan(8_000_000);
+});
