@@ -1,7 +1,7 @@
 // The engine's end of the peer link: shows our lease, takes the other end's, tells and is told of denials. What it
 // sends goes straight into the tunnel, past the filter; what the host or the netstack sends to or from the port is
 // dropped in outbound.ts.
-import type { Address } from "../base/address.ts";
+import { type Address, isV4 } from "../base/address.ts";
 import { writeU16 } from "../base/bytes.ts";
 import type { DenialRecord } from "../filter/contract.ts";
 import { foldChecksum, sumBytes, sumPseudoHeader } from "../wire/checksum.ts";
@@ -114,7 +114,7 @@ export class LinkService {
   }
 
   #send(nowMs: number, peer: EnginePeer, payload: Uint8Array): void {
-    const local = this.#parts.state.addresses.find((address) => !isMapped(address));
+    const local = this.#parts.state.addresses.find((address) => !isV4(address));
     const remote = peer.linkAddress;
     if (local === undefined || remote === undefined) {
       this.#parts.counters.add("link-no-address");
@@ -125,10 +125,6 @@ export class LinkService {
     writeLinkPacket(buffer, HEADROOM_BYTES, local, remote, payload);
     this.#parts.device.send(nowMs, peer.tunnel, buffer, HEADROOM_BYTES, length);
   }
-}
-
-function isMapped(address: Address): boolean {
-  return address.w0 === 0 && address.w1 === 0 && address.w2 === 0xffff;
 }
 
 function writeLinkPacket(buffer: Uint8Array, at: number, from: Address, to: Address, payload: Uint8Array): void {

@@ -18,7 +18,7 @@ const OPTION_MSS_BYTES = 4;
  */
 export function clampMss(bytes: Uint8Array, at: number, length: number, maxMss: number): boolean {
   const place = transportPlace(bytes, at, length, PROTOCOL_TCP);
-  if (place === 0 || place + TCP_HEADER_BYTES > length) return false;
+  if (place === 0) return false;
   const tcp = at + place;
   if ((bytes[tcp + 13]! & TCP_SYN) === 0) return false;
   const headerBytes = (bytes[tcp + 12]! >>> 4) * 4;

@@ -1,6 +1,8 @@
 import { expect, test } from "vitest";
+import { isV4 } from "../../src/base/address.ts";
 import { LEASE_HELD_PACKETS_MAX, LEASE_SHOWN_WITHIN_MS } from "../../src/base/limits.ts";
 import { MINUTE_MS, SECOND_MS } from "../../src/base/units.ts";
+import type { DesiredState } from "../../src/engine/desired-state.ts";
 import { PEER_LINK_PORT } from "../../src/engine/peer-link.ts";
 import { give, type Station, texts, udpPacket, World } from "./engine-world.ts";
 
@@ -213,6 +215,23 @@ test("the coordinator is not asked for help while the tunnel works", () => {
   }
   expect(a.wanted).toEqual([]);
   expect(b.engine.counters()["wireguard-INITIATIONS_SENT"]).toBeUndefined();
+});
+
+test.each([
+  ["no IPv6 address of its own", (state: DesiredState) => ({ ...state, addresses: state.addresses.filter(isV4) })],
+  [
+    "none of the other end's",
+    (state: DesiredState) => ({ ...state, peers: state.peers.map(({ linkAddress, ...peer }) => peer) }),
+  ],
+])("with %s there is no peer link, and that is counted", (_name, change) => {
+  const { world, a, b } = pair();
+  const apply = a.engine.apply.bind(a.engine);
+  a.engine.apply = (nowMs, state) => apply(nowMs, change(state));
+  world.apply([allow(a, b, 53)]);
+  give(world, a, hello(a, b));
+  world.run(SECOND_MS);
+  expect(a.engine.counters()["link-no-address"]).toBeGreaterThan(0);
+  expect(b.engine.status()[0]?.leaseEndMs).toBeUndefined();
 });
 
 test("nothing more goes to a peer that shows no lease", () => {

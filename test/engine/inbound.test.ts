@@ -51,6 +51,18 @@ test("junk, and messages of unknown tunnels, end in the device", () => {
   expect(b.delivered).toEqual([]);
 });
 
+test("a lease that is older than the one shown does not stand in for it, however long it runs", () => {
+  const { world, a, b, hostile } = hostileWorld({ showsLease: false });
+  const [older, newer] = [world.newLease(a, 60 * MINUTE_MS), world.newLease(a, MINUTE_MS)];
+  hostile.showLease(newer.bytes);
+  hostile.showLease(older.bytes);
+  world.run(MINUTE_MS + SECOND_MS);
+  hostile.send(to(a, b.address));
+  world.run(SECOND_MS);
+  expect(drops(b)).toMatchObject({ "link-lease-older": 1, "inbound-denied-LEASE_ENDED": 1 });
+  expect(b.delivered).toEqual([]);
+});
+
 test("a malformed inner packet is dropped by its name", () => {
   const { world, a, b, hostile } = hostileWorld();
   hostile.send(to(a, b.address).subarray(0, 44)); // its IP length says more

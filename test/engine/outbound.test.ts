@@ -3,6 +3,7 @@ import { describe, expect, test } from "vitest";
 import { LEASE_SHOWN_WITHIN_MS } from "../../src/base/limits.ts";
 import { MINUTE_MS, SECOND_MS } from "../../src/base/units.ts";
 import { give, type Station, texts, udpPacket, World } from "./engine-world.ts";
+import { HostileStation } from "./hostile-station.ts";
 
 const hello = (from: Station, to: Station, text: string): Uint8Array =>
   udpPacket(from.address, to.address, 4000, 53, text);
@@ -42,16 +43,35 @@ test("what is no packet goes nowhere, least of all where the packet before it we
   expect(counted.reduce((sum, [, count]) => sum + count, 0)).toBe(3);
 });
 
-test("a stock peer, which shows no lease, is sent to as long as there is a tunnel", () => {
+/** `b` has a tunnel with `a` and never shows a lease. */
+function silentEnd(isStock: boolean): { world: World; a: Station; sent(text: string): boolean } {
   const { world, a, b } = pair(5 * MINUTE_MS);
-  world.stock.add(b);
+  if (isStock) world.stock.add(b);
   world.apply([allow(a, b)]);
-  give(world, a, hello(a, b, "first"));
-  world.run(LEASE_SHOWN_WITHIN_MS + SECOND_MS);
-  const sentBytes = a.engine.status()[0]!.sentBytes;
-  give(world, a, hello(a, b, "later"));
+  new HostileStation(world, b, a).send(udpPacket(b.address, a.address, 53, 4000, "here I am"));
+  world.run(SECOND_MS);
+  const sentBytes = (): number => a.engine.status()[0]!.sentBytes;
+  const sent = (text: string): boolean => {
+    const before = sentBytes();
+    give(world, a, hello(a, b, text));
+    return sentBytes() > before;
+  };
+  return { world, a, sent };
+}
+
+test("to an end that shows no lease packets go for so long, and no longer", () => {
+  const { world, a, sent } = silentEnd(false);
+  expect(sent("soon")).toBe(true);
+  world.run(LEASE_SHOWN_WITHIN_MS);
+  expect(sent("late")).toBe(false);
+  expect(a.engine.counters()["outbound-no-lease"]).toBe(1);
+});
+
+test("a stock peer, which has none to show, is sent to as long as there is a tunnel", () => {
+  const { world, a, sent } = silentEnd(true);
+  world.run(LEASE_SHOWN_WITHIN_MS);
+  expect(sent("later")).toBe(true);
   expect(a.engine.counters()["outbound-no-lease"]).toBeUndefined();
-  expect(a.engine.status()[0]!.sentBytes).toBeGreaterThan(sentBytes);
 });
 
 describe("the other end's lease", () => {

@@ -71,6 +71,11 @@ describe("clamping the MSS", () => {
     }
   });
 
+  it("leaves what is not TCP, also where its IP header would pass for one with an MSS", () => {
+    const packet = udp("96.2.0.1", "10.7.0.1", 0x0204, 9_000, new Uint8Array(16)); // 24 bytes, SYN; kind 2, length 4
+    expect(clamp(packet, 1_380)).toBe(false);
+  });
+
   it("lowers each of two, so that it doesn't matter which one counts", () => {
     const packet = syn([...MSS_1460, 2, 4, 0x23, 0x28]);
     expect(clamp(packet, 1_380)).toBe(true);

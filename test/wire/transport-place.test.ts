@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { writeU16 } from "../../src/base/bytes.ts";
+import { IPV6_EXTENSION_HEADERS_MAX } from "../../src/wire/ipv6.ts";
 import { transportPlace } from "../../src/wire/transport-place.ts";
 import { superPacket } from "./super-packets.ts";
 
@@ -35,6 +36,18 @@ describe("the transport header's place", () => {
     for (let length = 0; length < packet.length; length++) {
       expect(placeIn(packet, TCP, length), `cut after ${length}`).toBe(length < place ? 0 : place);
     }
+  });
+
+  it("behind so many IPv6 extension headers, and none behind one more", () => {
+    const behind = (count: number): number => {
+      const packet = new Uint8Array(40 + 8 * count + 20);
+      packet[0] = 0x60;
+      packet[6] = count === 0 ? TCP : 60; // destination options, of 8 bytes each
+      for (let i = 0; i < count; i++) packet[40 + 8 * i] = i === count - 1 ? TCP : 60;
+      return placeIn(packet, TCP);
+    };
+    expect(behind(IPV6_EXTENSION_HEADERS_MAX)).toBe(40 + 8 * IPV6_EXTENSION_HEADERS_MAX);
+    expect(behind(IPV6_EXTENSION_HEADERS_MAX + 1)).toBe(0);
   });
 
   const made = (packet: Uint8Array, change: (copy: Uint8Array) => void): Uint8Array => {

@@ -1,6 +1,7 @@
 // Asker and answerer against each other, and against the clock.
 import { describe, expect, test } from "vitest";
 import { parseEndpoint } from "../../src/base/address.ts";
+import { concatBytes, utf8 } from "../../src/base/bytes.ts";
 import { SeededRandom } from "../../src/base/random.ts";
 import { decodeCookieReply, INITIATION_BYTES, RESPONSE_BYTES } from "../../src/wire/wireguard.ts";
 import { COOKIE_REFRESH_TIME_MS, CookieAnswerer, CookieAsker } from "../../src/wireguard/cookies.ts";
@@ -69,6 +70,17 @@ describe.each(PROVIDERS)("with the %s provider", (_name, crypto) => {
     const mac2 = (nowMs: number): Uint8Array => message(asker, nowMs).subarray(132);
     expect(mac2(NOW + COOKIE_REFRESH_TIME_MS - 1).some((byte) => byte !== 0)).toBe(true);
     expect(mac2(NOW + COOKIE_REFRESH_TIME_MS).every((byte) => byte === 0)).toBe(true);
+  });
+
+  test("a reply to no message at all is refused, though anybody can make one", () => {
+    const [asker, answerer] = ends();
+    const cookieKey = crypto.hash(concatBytes(utf8("cookie--"), publicKey));
+    const nonce = new Uint8Array(24).fill(3);
+    const sealedCookie = crypto.xSeal(cookieKey, nonce, new Uint8Array(16).fill(4), new Uint8Array(0));
+    expect(asker.consumeReply(NOW, { receiverIndex: 0, nonce, sealedCookie })).toBe(false);
+    const first = message(asker, NOW);
+    expect(answerer.checkMac1(first, 0, 148)).toBe(true);
+    expect(first.subarray(132).every((byte) => byte === 0)).toBe(true); // no cookie came
   });
 
   test("a reply nobody asked for is refused", () => {

@@ -263,6 +263,25 @@ test("the answer to what was asked a moment ago does not wait for the asking's p
   expect(deferredTo()).toBeGreaterThan(pauseMs + 1);
 });
 
+test("an answer that waited until its peer was taken away is nobody's", () => {
+  const { world, a } = scene(2);
+  const b = world.add("192.0.2.2:1002");
+  world.introduce(b, a);
+  const toB = world.introduce(a, b);
+  world.link = () => undefined;
+  a.device.startHandshake(world.nowMs, toB);
+  b.receive(a.endpoint, a.sent[0]!.bytes);
+  const response = b.sent[0]!.bytes;
+  const forged = response.slice();
+  forged[20]! ^= 1;
+  new CookieAsker(crypto, a.device.publicKey).addMacs(0, forged);
+  expect(a.receive(b.endpoint, forged)).toBe("RESPONSE_FORGED"); // ahead of the pause, which the next waits for
+  expect(a.receive(b.endpoint, response)).toBe("HANDSHAKE_WAITING");
+  a.device.removePeer(b.device.publicKey);
+  world.run(1_000);
+  expect(a.device.counters.UNKNOWN_INDEX).toBe(1);
+});
+
 test("own initiations wait for each other too: fifty peers at once, one a turn, all within their share", () => {
   const { world, a, slow } = scene();
   const tunnels = Array.from({ length: 50 }, (_, i) => {
@@ -301,6 +320,7 @@ interface GateScene {
   readonly counters: ReturnType<typeof newDeviceCounters>;
   readonly cookies: Endpoint[];
   ask(nowMs: number, from: Endpoint): string;
+  answer(nowMs: number, from: Endpoint): string;
 }
 
 /** A gate alone; nothing ever gets its turn unless the test takes it. `costMs`: of the one message before. */
@@ -322,6 +342,7 @@ function gateScene(costMs: number): GateScene {
     counters,
     cookies,
     ask: (nowMs, from) => gate.admit(nowMs, from, message, 0, message.length, "asks"),
+    answer: (nowMs, from) => gate.admit(nowMs, from, message, 0, message.length, "answers"),
   };
 }
 
@@ -367,6 +388,32 @@ test("a known source is let in under load, however many strangers there were; at
   for (let i = 0; i < KNOWN_SOURCES_MAX; i++) gate.noteAuthenticated(START_MS, sourceOf(2_000_000 + i));
   for (let i = 0; i < 3; i++) ask(START_MS, friend);
   expect(["COOKIE_REQUIRED", "RATE_LIMITED"]).toContain(ask(START_MS, friend)); // a stranger again
+});
+
+test("under load too, who comes when nothing waits goes at once", () => {
+  const { gate, work, ask } = gateScene(5);
+  for (let i = 0; i < 100; i++) ask(START_MS, sourceOf(i));
+  while (gate.next(START_MS) !== undefined);
+  const readyMs = work.readyMs;
+  expect(work.isLoaded(readyMs)).toBe(true);
+  expect(ask(readyMs - 1, sourceOf(1_000))).toBe("HANDSHAKE_WAITING");
+  expect(gate.next(readyMs)).toBeDefined();
+  expect(ask(readyMs, sourceOf(1_001))).toBe("NOW");
+});
+
+test("under load an answer to us waits among the known, as often as its source may", () => {
+  const { work, ask, answer } = gateScene(5);
+  for (let i = 0; i < 100; i++) ask(START_MS, sourceOf(i));
+  expect(work.isLoaded(START_MS)).toBe(true);
+  for (let i = 0; i < 3; i++) expect(answer(START_MS, sourceOf(5_000))).toBe("HANDSHAKE_WAITING");
+});
+
+test("an empty queue gives nothing, and holds as many as ever afterwards", () => {
+  const queue = new HandshakeQueue<number>();
+  for (let i = 0; i < 10; i++) expect(queue.take()).toBeUndefined();
+  for (let i = 0; i < HANDSHAKES_WAITING_MAX; i++) expect(queue.push("stranger", i)).toBeUndefined();
+  expect(queue.push("stranger", -1)).toBe(0);
+  expect(queue.size).toBe(HANDSHAKES_WAITING_MAX);
 });
 
 test("ten thousand IPv6 /64s leave the tables at their bounds, and the addresses of one /64 are one source", () => {

@@ -110,6 +110,21 @@ describe.each(PROVIDERS)("with the %s provider", (_name, crypto) => {
     expect(consumeResponse(crypto, made.state, initiator, undefined, response)).toBe("LOW_ORDER_POINT");
   });
 
+  test("nor is anything made for a key of low order, of either kind", () => {
+    const { random, initiator, responder, shared, made } = started(4);
+    const zero = new Uint8Array(32);
+    const ephemeral = newEphemeral(crypto, random);
+    expect(createInitiation(crypto, initiator, zero, shared, ephemeral, new Uint8Array(12))).toBeUndefined();
+    const opened = openInitiationStatic(crypto, responder, made.fields);
+    if (typeof opened === "string") throw new Error(opened);
+    const { state } = opened;
+    const copy = () => ({ ...state, chainingKey: state.chainingKey.slice(), hash: state.hash.slice() });
+    expect(createResponse(crypto, copy(), zero, undefined, ephemeral)).toBeUndefined();
+    const bent = { ...copy(), remoteEphemeral: zero };
+    expect(createResponse(crypto, bent, initiator.publicKey, undefined, ephemeral)).toBeUndefined();
+    expect(createResponse(crypto, copy(), initiator.publicKey, undefined, ephemeral)).toBeDefined();
+  });
+
   test("a forged response leaves the handshake able to take the true one; another preshared key is refused", () => {
     const { random, initiator, responder, shared, made } = started(3);
     const opened = openInitiationStatic(crypto, responder, made.fields);

@@ -28,6 +28,10 @@ test("each stamp is later than the one before, also when the clock stands still 
   );
 });
 
+test("a clock that has gone on is followed at once", () => {
+  expect(nextTai64n(5_000, encodeTai64n(1_000))).toEqual(encodeTai64n(5_000));
+});
+
 test("the nanoseconds carry into the seconds", () => {
   let last = encodeTai64n(999);
   for (let i = 0; i < 3; i++) last = nextTai64n(0, last);

@@ -1,6 +1,6 @@
 // What only the start of the program needed, given back once a peer runs: some 35 of 105 MB. Pages of the program's
 // own file stay in its memory (RSS) until somebody else needs room, and most are not asked for again; the kernel has
-// them in its page cache and maps them again one by one where they are. What was freed malloc(3) keeps until it is told.
+// them in its page cache and maps them again one by one where they are. What was freed malloc(3) keeps until told.
 import { readFileSync, realpathSync } from "node:fs";
 import type { Logger } from "pino";
 import { lastErrno, systemError } from "./errno.ts";
