@@ -47,9 +47,8 @@ export function encodeNameDialAnswer(answer: NameDialAnswer): Uint8Array {
 }
 
 /**
- * Collects one message of a stream, asking for no more than its own bytes. `want` is how many it still needs; 0:
- * complete; feed it at
- * most that. Bounded by construction: the lengths are single bytes.
+ * Collects one message of a stream, asking for no more than its own bytes: its head, whose last byte says how many
+ * follow. `want` is how many it still needs; 0: complete; feed it at most that. Bounded by construction.
  */
 class Collector {
   readonly #headBytes: number;
@@ -66,8 +65,7 @@ class Collector {
   }
 
   get want(): number {
-    if (this.#length < this.#headBytes) return this.#headBytes - this.#length;
-    return this.#headBytes + this.#bytes[this.#headBytes - 1]! - this.#length;
+    return this.#headBytes + this.#bytes[this.#headBytes - 1]! - this.#length; // 0 until it is there
   }
 
   add(bytes: Uint8Array): void {
