@@ -87,14 +87,15 @@ export class Icmp {
       this.#around.count("ICMP_BAD_CHECKSUM");
       return;
     }
-    // A router's word on a flow that ends here may reach a transit address too; echo to such is not ours to answer.
+    const isReply = info.icmpType === (info.version === 4 ? icmp.ICMP_ECHO_REPLY : icmp.ICMPV6_ECHO_REPLY);
+    // A router's word on a flow that ends here, and the answer to a ping of ours, may reach a transit address too; echo
+    // to such is not ours to answer.
     if (info.innerOffset > 0) this.#handleError(nowMs, buffer, offset, info);
+    else if (isReply && info.icmpCode === 0) this.#handleReply(nowMs, readU32(buffer, at + 4), info);
     else if (!this.#around.isLocal(info)) return;
     else if (info.icmpCode !== 0) this.#around.count("ICMP_UNEXPECTED");
     else if (info.icmpType === (info.version === 4 ? icmp.ICMP_ECHO_REQUEST : icmp.ICMPV6_ECHO_REQUEST)) {
       this.#answerEcho(nowMs, buffer.subarray(at, at + icmpBytes), info);
-    } else if (info.icmpType === (info.version === 4 ? icmp.ICMP_ECHO_REPLY : icmp.ICMPV6_ECHO_REPLY)) {
-      this.#handleReply(nowMs, readU32(buffer, at + 4), info);
     } else {
       this.#around.count("ICMP_UNEXPECTED");
     }

@@ -19,6 +19,7 @@ export class LoopPath implements PacketPath {
   readonly device = undefined;
   readonly ended = new Promise<Error | undefined>(() => undefined);
   readonly #options: PathOptions;
+  #stack: Netstack | undefined;
   #udp: DgramUdpPort | undefined;
   #signKey: Uint8Array | undefined;
 
@@ -61,6 +62,7 @@ export class LoopPath implements PacketPath {
       else this.turns.onDatagram(from, bytes);
     };
     this.#udp = await openPort(port, former, (wanted) => DgramUdpPort.open(wanted, handler));
+    this.#stack = stack;
     this.turns.attach({ engine: this.judge, stack, udp: this.#udp });
   }
 
@@ -68,6 +70,8 @@ export class LoopPath implements PacketPath {
     for (const refused of this.judge.apply(nowMs, state)) {
       this.#options.logger.warn({ event: "peer-refused", ...refused }, "a peer of the netmap can't be one");
     }
+    this.#stack?.setLocalAddresses(state.addresses);
+    this.#stack?.setTransit(state.transit);
   }
 
   async enter(): Promise<void> {

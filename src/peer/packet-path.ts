@@ -67,7 +67,7 @@ export interface PacketPath {
    * @throws WirebadgeError PORT_TAKEN, NATIVE_UNAVAILABLE
    */
   open(stack: Netstack, port: number | undefined, former: number | undefined): Promise<void>;
-  /** Inside a turn. */
+  /** Inside a turn. The stack is told which addresses are its own. */
   apply(nowMs: number, state: DesiredState, view: NetmapView): void;
   /** The first netmap and lease are in force: from now on the host may use it. @throws WirebadgeError */
   enter(): Promise<void>;

@@ -360,8 +360,6 @@ class Peer {
     this.#path.turns.turn((nowMs) => {
       const desired = desiredStateOf(view, this.#gateway.transitPrefixes());
       this.#path.apply(nowMs, desired, view);
-      this.#stack.setLocalAddresses(desired.addresses);
-      this.#stack.setTransit(desired.transit);
       this.#gateway.netmapChanged();
     });
     const { probe } = this.#control;

@@ -1,7 +1,7 @@
 // The packet path of a whole host: a TUN device, and a data thread that moves the packets and alone judges them. Here,
 // on the main thread, an engine that never sends nor receives a datagram is told the same, for what people and the
 // gateway ask; the userspace stack gets what is not the kernel's from the data thread, and gives its packets to it.
-import type { Endpoint, Prefix } from "../base/address.ts";
+import { type Endpoint, hostPrefix, type Prefix } from "../base/address.ts";
 import { assert } from "../base/assert.ts";
 import { MTU_DEFAULT_BYTES } from "../base/limits.ts";
 import type { NetmapView } from "../control/netmap.ts";
@@ -30,6 +30,7 @@ import { BadgeHost } from "./tun/badge-host.ts";
 import { planBadge } from "./tun/badge-plan.ts";
 import { BadgeUapi } from "./tun/badge-uapi.ts";
 import { closeSockets, openedOf, openSockets } from "./tun/outer-sockets.ts";
+import { resolverAddressesOf } from "./tun/overlay-names.ts";
 import { openUapi } from "./tun/uapi-open.ts";
 import type { UapiServer } from "./tun/uapi-server.ts";
 
@@ -144,7 +145,13 @@ export class TunPath implements PacketPath {
     const { logger, stackPorts } = this.#options;
     this.#view = view;
     this.judge.apply(nowMs, state);
-    const plan = { prefixes: state.transit, tcpPorts: stackPorts, ownAddresses: state.addresses };
+    const reserved = resolverAddressesOf(view);
+    // The own addresses are the kernel's, whose packets to the stack come from there: were they the stack's own, it
+    // would take those for forged.
+    this.#stack?.setLocalAddresses(reserved);
+    this.#stack?.setTransit([...state.transit, ...state.addresses.map(hostPrefix)]);
+    const prefixes = [...state.transit, ...reserved.map(hostPrefix)];
+    const plan = { prefixes, tcpPorts: stackPorts, ownAddresses: state.addresses };
     this.#running.tell(() => ({ kind: "stack", plan }));
     this.#running.apply(state).then(
       (refused) => {

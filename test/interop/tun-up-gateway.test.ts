@@ -1,5 +1,6 @@
 // A gateway that is `up --tun` itself: services and routes end in its userspace stack while its host's own traffic goes
 // by the kernel; reached by an agent through SOCKS and by the kernel of another host with a device.
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Namespace } from "../namespaces.ts";
 import { needs } from "../needs.ts";
@@ -11,6 +12,7 @@ import { chatter, connects, deviceName, fetchedHash, serveBlobs, UpScene } from 
 const BLOB_BYTES = 10_000_000;
 const VIA = ["node:gw"];
 const SITE = "10.66.0.1"; // behind the gateway's own network
+const NAMED = "site.test.internal"; // in the gateway's own hosts file
 const AT_ONCE_MS = 1_000;
 
 const POLICY = {
@@ -20,13 +22,13 @@ const POLICY = {
   },
   routes: { "10.66.0.0/16": { via: VIA }, "host:*": { via: VIA } },
   grants: [
-    { id: "coder", from: "agent:coder", to: ["service:echo", "10.66.0.0/16 tcp:8000", "host:localhost.test tcp:7001"] },
-    { id: "coder-names", from: "agent:coder", to: `host:* tcp:8000` },
+    { id: "coder", from: "agent:coder", to: ["service:echo", "10.66.0.0/16 tcp:8000", "host:* tcp:8000"] },
     { id: "a", from: "node:a", to: ["service:echo", "service:blobs", "10.66.0.0/16 tcp:8000"] },
   ],
 };
 
 let scene: UpScene;
+let hostsFolder = "";
 let a: Namespace;
 let gw: Namespace;
 let echo: Recorder;
@@ -48,6 +50,9 @@ describe.runIf(needs("root", "tun", "netns", "curl"))("a gateway with a device",
     const site = scene.machine("site");
     scene.lab.link({ namespace: gw, addresses: ["10.66.0.254/16"] }, { namespace: site, addresses: [`${SITE}/16`] });
     await serveBlobs(site, 8_000);
+    hostsFolder = `/etc/netns/${gw.name}`; // over /etc of what runs there: ip-netns(8)
+    mkdirSync(hostsFolder, { recursive: true });
+    writeFileSync(`${hostsFolder}/hosts`, `127.0.0.1 localhost\n${SITE} ${NAMED}\n`);
     echo = await scene.network.service("echo", { namespace: gw, port: 7_001 });
     const words = [
       "--serve",
@@ -64,7 +69,10 @@ describe.runIf(needs("root", "tun", "netns", "curl"))("a gateway with a device",
     coder = await scene.network.join("agent:coder", ["--socks"], { namespace: scene.machine("coder") });
   }, 120_000);
 
-  afterAll(() => scene?.[Symbol.asyncDispose]());
+  afterAll(async () => {
+    await scene?.[Symbol.asyncDispose]();
+    rmSync(hostsFolder, { recursive: true, force: true });
+  });
 
   test("serves what it offers, and its own host keeps its own way to it", async () => {
     expect((await gateway.status()).serving.sort()).toEqual([
@@ -87,8 +95,7 @@ describe.runIf(needs("root", "tun", "netns", "curl"))("a gateway with a device",
   });
 
   test("names that only the gateway resolves go to its stack, past the kernel's own ports", async () => {
-    const socket = await coder.connect(SITE, 8_000); // a route
-    socket.destroy();
+    for (const host of [SITE, NAMED]) (await coder.connect(host, 8_000)).destroy();
     const named = await coder
       .connect(`${SITE.replaceAll(".", "-")}.nothing.invalid`, 8_000)
       .catch((error: Error) => error);
@@ -102,7 +109,7 @@ describe.runIf(needs("root", "tun", "netns", "curl"))("a gateway with a device",
     const { how, ms } = await connects(a, SITE, 8_001);
     expect([how, ms < AT_ONCE_MS]).toEqual(["ECONNREFUSED", true]);
     const counters = (await gateway.status()).counters;
-    expect(counters["loop-to-stack"]).toBeGreaterThan(1_000);
+    expect(counters["loop-to-stack"]).toBeGreaterThan(100); // acknowledgements alone
     expect(counters["gateway-tcp-flows"]).toBeGreaterThan(2);
   });
 
@@ -117,7 +124,7 @@ describe.runIf(needs("root", "tun", "netns", "curl"))("a gateway with a device",
     await echo.receives("n20");
     const closed = (): number => echo.received.filter(({ event }) => event === "closed").length;
     const before = closed();
-    await scene.network.setPolicy({ ...POLICY, grants: POLICY.grants.slice(0, 2) });
+    await scene.network.setPolicy({ ...POLICY, grants: POLICY.grants.slice(0, 1) });
     await until("the service's end", () => closed() > before || undefined);
     await client.event("its end", (record) => (record["event"] === "ended" ? true : undefined));
     await scene.network.setPolicy(POLICY);

@@ -72,6 +72,21 @@ describe("echo", () => {
     expect(peer.stack.counters).toMatchObject({ PINGS: 0, DEADLINES: 0 });
   });
 
+  it("of ours may come from a transit address, as beside a kernel; none is answered there", () => {
+    const peer = new RawPeer();
+    peer.stack.setTransit([parsePrefix("10.20.0.5/32")!]);
+    const times: number[] = [];
+    peer.stack.ping(peer.nowMs, ip("10.20.0.5"), ip(REMOTE), (rttMs) => times.push(rttMs));
+    const [request] = peer.take();
+    const id = new DataView(request!.bytes.buffer, request!.bytes.byteOffset).getUint32(24);
+    peer.send(icmp(REMOTE, "10.20.0.5", 8, 0, id, DATA));
+    peer.send(icmp(REMOTE, "10.20.0.5", 0, 1, id, DATA));
+    expect(times).toEqual([]);
+    peer.send(icmp(REMOTE, "10.20.0.5", 0, 0, id, request!.data));
+    expect(times).toHaveLength(1);
+    expect(peer.take()).toEqual([]);
+  });
+
   it("of ours is not sent beyond the limit", () => {
     const peer = new RawPeer();
     for (let i = 0; i <= ECHOES_MAX; i++) peer.stack.ping(peer.nowMs, ip(LOCAL), ip(REMOTE), () => undefined);
