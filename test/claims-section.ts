@@ -1,4 +1,5 @@
-// Sections of test/CLAIMS.md that commands write: "Proof" by `npm run proof`, "Figures" by `npm run bench`.
+// Sections of test/CLAIMS.md that commands write: "Proof" by `npm run proof`, "Figures" and "TUN figures" by
+// `npm run bench`.
 import { readFileSync, writeFileSync } from "node:fs";
 
 const TABLE = new URL("CLAIMS.md", import.meta.url);

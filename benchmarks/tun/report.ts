@@ -109,3 +109,21 @@ export function markdownReport(run: RunRecord, chart: string): string {
     ...missed.map(({ figure }) => `- ${figure.title}: ${targetWords(figure.target!, figure.better)}`),
   ].join("\n");
 }
+
+/** Each figure of ours with its target and whether that is held, for test/CLAIMS.md. */
+export function claimsReport(run: RunRecord): string {
+  const rows = judgements(run).map((judgement) => {
+    const { figure, medians, toBase, toBest, best } = judgement;
+    const against = best === undefined ? ratio(toBest) : `${ratio(toBest)} ${best}`;
+    return [`${figure.title}, ${figure.unit}`, value(medians[run.ours]), ratio(toBase), against, verdict(judgement)];
+  });
+  const line = (cells: readonly string[]): string => `| ${cells.join(" | ")} |`;
+  const columns = ["Figure, median", run.ours, `to ${run.base}`, "to the best peer", "Target"];
+  return [
+    `Written by \`npm run bench -- tun\`. ${conditions(run).slice(0, 2).join(" ")} ${run.notes.join(" ")}`.trim(),
+    "",
+    line(columns),
+    "|---|---:|---:|---:|---|",
+    ...rows.map(line),
+  ].join("\n");
+}

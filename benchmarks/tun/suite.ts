@@ -1,5 +1,6 @@
 // `npm run bench -- tun`: the TUN data plane end to end beside wireguard-go, boringtun and Nebula, each started several
-// times in turn. The full form writes its samples, chart and table (benchmarks/results/, README.md). Options:
+// times in turn. The full form writes its samples, chart and tables (benchmarks/results/, README, test/CLAIMS.md).
+// Options:
 //   --quick               2 shorter starts of each; writes nothing
 //   --starts=N            instead of 5
 //   --only=a,b            these contenders
@@ -8,6 +9,7 @@ import { execFileSync } from "node:child_process";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { cpus, release } from "node:os";
 import { fileURLToPath } from "node:url";
+import { writeSection } from "../../test/claims-section.ts";
 import { needsIn, requireTool } from "../../test/needs.ts";
 import type { BenchResult } from "../result.ts";
 import { chart } from "./chart.ts";
@@ -18,7 +20,7 @@ import { canLoad } from "./load.ts";
 import { withMarked } from "./marked-section.ts";
 import { FULL, type Measured, measureMasked, measureStart, QUICK } from "./probes.ts";
 import { cpuUse } from "./process-tree.ts";
-import { markdownReport, textReport } from "./report.ts";
+import { claimsReport, markdownReport, textReport } from "./report.ts";
 import { judgements, type Machine, type RunRecord } from "./run-record.ts";
 import { EQUAL_BELOW } from "./statistics.ts";
 
@@ -162,6 +164,7 @@ function write(run: RunRecord): void {
   writeFileSync(ofTree(CHART), chart(run));
   const readme = ofTree("README.md");
   writeFileSync(readme, withMarked(readFileSync(readme, "utf8"), SECTION, markdownReport(run, CHART)));
+  writeSection("TUN figures", claimsReport(run));
 }
 
 export interface SuiteOptions {

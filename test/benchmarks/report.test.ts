@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { chart } from "../../benchmarks/tun/chart.ts";
 import { FIGURES, formatValue } from "../../benchmarks/tun/figures.ts";
 import { withMarked } from "../../benchmarks/tun/marked-section.ts";
-import { markdownReport, textReport } from "../../benchmarks/tun/report.ts";
+import { claimsReport, markdownReport, textReport } from "../../benchmarks/tun/report.ts";
 import { judge, judgements, type RunRecord } from "../../benchmarks/tun/run-record.ts";
 import { selfTimes } from "../../benchmarks/tun/self-times.ts";
 
@@ -181,4 +181,14 @@ describe("self times of a CPU profile", () => {
     expect(busy.map(({ share }) => share.toFixed(2))).toEqual(["0.83", "0.17"]);
     expect(selfTimes({ nodes: [], samples: [], timeDeltas: [] })).toEqual([]);
   });
+});
+
+it("the claims name each figure with its target, held or missed, and when and where it was measured", () => {
+  const lines = claimsReport(RUN).split("\n");
+  expect(lines[0]).toMatch(
+    /^Written by `npm run bench -- tun`. 2026-01-02, commit abc1234: 3 starts .*nebula was left out.$/,
+  );
+  const small = lines.find((line) => line.startsWith("| UDP of 64 bytes"));
+  expect(small).toContain("| 90,000 | 1.50 × | 0.90 × boringtun | MISSED: ≥ 1 × the best peer (aim 1.3) |");
+  expect(lines.filter((line) => line.startsWith("| "))).toHaveLength(1 + 6);
 });
