@@ -119,6 +119,15 @@ test("a key of another session is refused, whichever of the two it is", async ()
   expect(await refusalOf(network.peer(token, { signSeed, wireguardKey }))).toBe("IDENTITY_MISMATCH");
 });
 
+test("nor does a token of many uses give one session's key to another", async () => {
+  const token = await network.token({ as: "agent:many", uses: 9 });
+  const first = network.peer(token);
+  await joined(first);
+  const { signSeed, wireguardKey } = first.options;
+  expect(await refusalOf(network.peer(token, { signSeed }))).toBe("IDENTITY_MISMATCH");
+  expect(await refusalOf(network.peer(token, { wireguardKey }))).toBe("IDENTITY_MISMATCH");
+});
+
 test("a session is resumed by its own keys alone", async () => {
   const peer = network.peer(await network.token({ as: "agent:resume" }));
   const session = await joined(peer);
