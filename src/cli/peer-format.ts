@@ -1,6 +1,7 @@
 // What a running peer says, as text: every name in it came from outside and is escaped.
 import { printable } from "../base/printable.ts";
 import type { Denial, EntryPoint, Status } from "../peer/local-api-schema.ts";
+import type { NamesShown } from "../peer/tun/badge-names.ts";
 import { properties, relative, table } from "./table.ts";
 
 export function formatEntryPoint({ kind, listen, target, protection }: EntryPoint): string {
@@ -32,6 +33,15 @@ export function formatDenial(denial: Denial): string {
 
 /** What its users must know of a TUN device under a coordinator. */
 export const SHARED_BADGE = "every process of this host shares this badge";
+
+/** Lines of the ready output: under which names, and how this host comes to ask for them. */
+export function formatNames({ zone, resolver, entered, note, how }: NamesShown): string[] {
+  const at = entered ? "entered into systemd-resolved" : `answered at ${resolver.join(" and ")}`;
+  return [
+    `  names: NAME.${printable(zone)}, ${at}${note === undefined ? "" : ` (${printable(note)})`}`,
+    ...(how === undefined ? [] : [`  to use them: ${printable(how)}`]),
+  ];
+}
 
 function formatDevice({ name, mtuBytes, routes }: NonNullable<Status["device"]>): string {
   return `${printable(name)} (MTU ${mtuBytes}; ${SHARED_BADGE}) to ${routes.join(" ")}`;

@@ -2,6 +2,7 @@
 // starts fast; tests give their own.
 import type { Logger } from "pino";
 import type { Can, Denial, Denials, EntryPoint, Ping, Status, Whois } from "../peer/local-api-schema.ts";
+import type { NamesShown } from "../peer/tun/badge-names.ts";
 import type { AdminClient, AdminClientOptions } from "./admin-client.ts";
 import type { EntryOptions } from "./entry-options.ts";
 import type { Running, SignalSource } from "./lifetime.ts";
@@ -31,6 +32,7 @@ export interface PeerStart extends EntryOptions {
   readonly tun: string | undefined;
   /** With `tun`: also the badge of an agent. */
   readonly shared: boolean;
+  readonly dns: boolean;
   readonly requireNative: boolean;
   readonly logger: Logger;
   readonly onDenial: (denial: Denial) => void;
@@ -43,6 +45,7 @@ export interface PeerReady extends Running {
   readonly entryPoints: readonly EntryPoint[];
   /** The device's name. */
   readonly tun?: string;
+  readonly names?: NamesShown;
 }
 
 export interface WgStart {

@@ -11,7 +11,7 @@ import { logOption } from "./coordinator-command.ts";
 import { checkEntryOptions, type EntryOptions } from "./entry-options.ts";
 import { runUntilStopped } from "./lifetime.ts";
 import { type LogLevel, makeLogger } from "./log.ts";
-import { formatDenial, formatEntryPoint, SHARED_BADGE } from "./peer-format.ts";
+import { formatDenial, formatEntryPoint, formatNames, SHARED_BADGE } from "./peer-format.ts";
 import type { Terminal } from "./terminal.ts";
 
 const TOKEN_INPUT_MAX_BYTES = 16_384;
@@ -39,6 +39,7 @@ interface UpFlags extends EntryFlags {
   readonly allowRemote?: boolean;
   readonly tun?: string | true;
   readonly shared?: boolean;
+  readonly dns?: boolean;
 }
 
 export function addUpCommand(program: Command, context: Context): void {
@@ -52,12 +53,14 @@ export function addUpCommand(program: Command, context: Context): void {
       "peer list is in force.\n" +
       "With --tun (Linux, CAP_NET_ADMIN) every process of this host reaches the network through a TUN device, at " +
       "wire speed, and all of them share this badge: an agent's is refused unless --shared. Addresses and routes " +
-      "follow the peer list and are undone at the end; the default route and DNS are left alone. wg(8) shows the " +
-      "device and sets nothing.",
+      "follow the peer list and are undone at the end; the default route is left alone. wg(8) shows the device and " +
+      "sets nothing.\n" +
+      "Its nodes and services are NAME.NETWORK.internal at a resolver inside the network: the ready line says how to " +
+      "ask it, and --dns enters it into systemd-resolved for those names alone, until the end.",
     examples: [
       "wirebadge up --token-file coder.token --socks",
       "wirebadge up --token-file - --serve staging=127.0.0.1:8080 < gateway.token",
-      "sudo wirebadge up --token-file node.token --tun",
+      "sudo wirebadge up --token-file node.token --tun --dns",
       "wirebadge up --state ~/agents/coder --forward 5432=staging-db:5432",
     ],
   });
@@ -72,6 +75,7 @@ export function addUpCommand(program: Command, context: Context): void {
       collect(String),
     )
     .option("--tun [name]", "make a TUN device for the whole host (default name: the first free of wirebadge0, 1 …)")
+    .option("--dns", "with --tun: enter the network's names into systemd-resolved, for its own domains alone")
     .option("--shared", "with --tun: let every process of this host wear the badge of an agent")
     .option("--allow-remote", "let entry points listen on other addresses than loopback; they then demand credentials");
   addEntryOptions(command).action((flags: UpFlags) => runUp(context, flags));
@@ -135,6 +139,11 @@ async function entryOptions(flags: EntryFlags & Partial<UpFlags>): Promise<Entry
 async function runUp(context: Context, flags: UpFlags): Promise<void> {
   const { terminal, runtime } = context;
   if (flags.tun !== undefined) refuseWithTun(flags);
+  if (flags.dns === true && flags.tun === undefined) {
+    throw new WirebadgeError("USAGE", "--dns has no use without --tun: no program of this host reaches those names", {
+      hint: "add --tun, or leave out --dns: SOCKS resolves the network's names by itself",
+    });
+  }
   if (flags.shared === true && flags.tun === undefined) {
     throw new WirebadgeError("USAGE", "--shared has no use without --tun", {
       hint: "add --tun, or leave out --shared: without a device the badge is this process's alone",
@@ -144,6 +153,7 @@ async function runUp(context: Context, flags: UpFlags): Promise<void> {
     ...(await entryOptions(flags)),
     tun: flags.tun === true ? "" : checkedName(flags.tun),
     shared: flags.shared === true,
+    dns: flags.dns === true,
     token: await readToken(terminal, flags.tokenFile),
     stateDir: flags.state,
     listenPort: flags.listenPort,
@@ -155,12 +165,13 @@ async function runUp(context: Context, flags: UpFlags): Promise<void> {
   context.exitCode = await runUntilStopped(
     runtime.signals,
     () => runtime.startPeer(start),
-    ({ identity, session, addresses, entryPoints, tun }) => {
-      const device = tun === undefined ? {} : { tun, note: SHARED_BADGE };
+    ({ identity, session, addresses, entryPoints, tun, names }) => {
+      const device = tun === undefined ? {} : { tun, note: SHARED_BADGE, ...(names === undefined ? {} : { names }) };
       terminal.result({ event: "ready", identity, session, addresses, entryPoints, ...device, pid: process.pid }, () =>
         [
           `ready: ${printable(identity)} ${session} ${addresses.join(" ")}${tun === undefined ? "" : ` on ${tun}`}`,
           ...(tun === undefined ? [] : [`  ${SHARED_BADGE}`]),
+          ...(names === undefined ? [] : formatNames(names)),
           ...entryPoints.map(formatEntryPoint),
         ].join("\n"),
       );

@@ -35,6 +35,7 @@ import { describeDenial, PeerHost } from "./peer-host.ts";
 import { PeerViews } from "./peer-views.ts";
 import { hostNetwork } from "./real-network.ts";
 import { SessionStore } from "./session-store.ts";
+import { BadgeNames, type NamesShown } from "./tun/badge-names.ts";
 import { journalFolder } from "./tun/host-network.ts";
 import { openBadgeDevice, TunPath } from "./tun-path.ts";
 
@@ -53,6 +54,8 @@ export interface PeerOptions {
   readonly tun: string | undefined;
   /** With `tun`: an agent's badge may be every local process's. */
   readonly shared: boolean;
+  /** With `tun`: the host's resolver is told of the network's names. */
+  readonly dns: boolean;
   readonly requireNative: boolean;
   readonly logger: Logger;
   readonly onDenial: (denial: Denial) => void;
@@ -65,6 +68,8 @@ export interface RunningPeer {
   readonly entryPoints: readonly EntryPoint[];
   /** The TUN device's name. */
   readonly tun?: string;
+  /** How the host asks for names of the network; with a device. */
+  readonly names?: NamesShown;
   stop(): Promise<void>;
   /** Resolves when it ended by itself: an error when that is a failure. */
   readonly stopped: Promise<Error | undefined>;
@@ -113,6 +118,7 @@ class Peer {
   readonly #clock: Clock = new SystemClock();
   readonly #startedMs: number;
   readonly #path: PacketPath;
+  readonly #host: OpenedHost | undefined;
   readonly #denials = new DenialFeed();
   readonly #stack: UserspaceStack;
   readonly #views: PeerViews;
@@ -121,6 +127,7 @@ class Peer {
   readonly #discovery: EndpointDiscovery;
   readonly #owner: OwnerCheck;
   readonly #closers: (() => Promise<void> | void)[] = [];
+  #names: BadgeNames | undefined;
   #entryPoints: EntryPoints | undefined;
   #ownLeaseEndMs: number | undefined;
   #offsetMs = 0;
@@ -133,6 +140,7 @@ class Peer {
 
   constructor(options: PeerOptions, store: SessionStore, choice: CryptoChoice, host: OpenedHost | undefined) {
     this.#options = options;
+    this.#host = host;
     this.#store = store;
     this.#choice = choice;
     const { crypto } = choice;
@@ -198,6 +206,7 @@ class Peer {
     this.#control.start();
     await this.#control.ready;
     await this.#path.enter();
+    await this.#openNames();
     const dialer = new StackDialer({ view: this.#views, stack: this.#stack, turns: this.#path.turns });
     this.#entryPoints = await EntryPoints.open({
       ...this.#options,
@@ -220,6 +229,7 @@ class Peer {
       addresses: self.addresses,
       entryPoints: this.#allEntryPoints(),
       ...(this.#path.device === undefined ? {} : { tun: this.#path.device.name }),
+      ...(this.#names === undefined ? {} : { names: this.#names.shown }),
       stop: () => this.stop(),
       stopped: this.#stopped,
     };
@@ -237,12 +247,35 @@ class Peer {
     for (const close of this.#closers.reverse()) await close();
     await this.#control.stop();
     try {
-      await this.#path.close();
+      await this.#closeHost();
     } finally {
       this.#owner.close();
       this.#store.release();
       this.#end(undefined);
     }
+  }
+
+  /** The resolver's address leads into the device, so its host's own is told last and forgets it first. */
+  async #closeHost(): Promise<void> {
+    try {
+      await this.#names?.close();
+    } finally {
+      await this.#path.close();
+    }
+  }
+
+  async #openNames(): Promise<void> {
+    if (this.#host === undefined) return;
+    const { dns, logger } = this.#options;
+    this.#names = await BadgeNames.open({
+      stack: this.#stack,
+      turns: this.#path.turns,
+      netmap: () => this.#views.netmap(),
+      device: this.#host.tun.name,
+      dns,
+      journalFolder: this.#host.journalFolder,
+      logger,
+    });
   }
 
   #makePath(crypto: Crypto, host: OpenedHost | undefined, stackPorts: readonly number[]): PacketPath {
@@ -396,6 +429,7 @@ class Peer {
         shellCounters: () => ({
           ...prefixed("gateway", this.#gateway.counters),
           ...prefixed("stack", this.#stack.counters),
+          ...prefixed("names", this.#names?.counters ?? {}),
           ...this.#entryPoints!.counters(),
         }),
       },

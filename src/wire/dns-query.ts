@@ -82,7 +82,7 @@ function readLabels(bytes: Uint8Array, at: number): { labels: string[]; end: num
     const size = bytes[at];
     if (size === undefined || size > LABEL_MAX_BYTES) return undefined;
     at += 1 + size;
-    if (at > bytes.length || at - start > DNS_NAME_MAX_BYTES) return undefined;
+    if (at - start > DNS_NAME_MAX_BYTES) return undefined; // where the bytes end, the next size is none
     if (size === 0) return { labels, end: at };
     labels.push(String.fromCharCode(...bytes.subarray(at - size, at)).replace(/[A-Z]/g, (c) => c.toLowerCase()));
   }
@@ -96,13 +96,13 @@ function readExtras(bytes: Uint8Array, start: number): { edns: DnsQuery["edns"] 
   let edns: DnsQuery["edns"];
   for (let i = 0; i < count; i++) {
     const owner = readLabels(bytes, at);
-    if (owner === undefined || owner.end + 10 > bytes.length) return undefined;
+    if (owner === undefined) return undefined;
     at = owner.end + 10 + readU16(bytes, owner.end + 8);
     if (readU16(bytes, owner.end) !== DNS_TYPE_OPT) continue;
     if (edns !== undefined || owner.labels.length > 0) return undefined; // RFC 6891 §6.1.1
     edns = { payloadBytes: readU16(bytes, owner.end + 2), version: bytes[owner.end + 5]! };
   }
-  return at === bytes.length ? { edns } : undefined; // nothing behind them
+  return at === bytes.length ? { edns } : undefined; // neither cut off, nor anything behind them
 }
 
 /** With the header alone: what stands behind it was not understood. */
@@ -122,7 +122,7 @@ export function decodeDnsQuery(bytes: Uint8Array): DecodedQuery {
   if ((flags & DNS_OPCODE_MASK) !== 0) return failed(bytes, DNS_NOT_IMPLEMENTED);
   const onlyAsks = readU16(bytes, 4) === 1 && readU16(bytes, 6) === 0 && readU16(bytes, 8) === 0;
   const name = onlyAsks ? readLabels(bytes, DNS_HEADER_BYTES) : undefined;
-  if (name === undefined || name.end + 4 > bytes.length) return failed(bytes, DNS_FORMAT_ERROR);
+  if (name === undefined) return failed(bytes, DNS_FORMAT_ERROR);
   const extras = readExtras(bytes, name.end + 4);
   const type = readU16(bytes, name.end);
   if (extras === undefined || type === DNS_TYPE_OPT) return failed(bytes, DNS_FORMAT_ERROR);

@@ -79,9 +79,9 @@ export class SystemdResolved {
   }
 
   /** A program inside, with this `resolvectl` on its PATH. */
-  program(name: string, command: string, args: readonly string[]): Program {
+  program(name: string, command: string, args: readonly string[], stdin?: string): Program {
     const all = [...this.inside, command, ...args];
-    return new Program(name, requireTool("nsenter"), all, { namespace: this.#namespace, env: environment() });
+    return new Program(name, requireTool("nsenter"), all, { namespace: this.#namespace, env: environment(), stdin });
   }
 
   run(command: string, ...args: readonly string[]): Promise<Outcome> {

@@ -91,6 +91,11 @@ export const MUTATED: readonly MutatedSource[] = [
   },
   { file: "src/peer/gateway-request.ts", tests: ["test/peer/gateway.test.ts", "test/peer/name-dial.test.ts"] },
   { file: "src/peer/name-dial.ts", tests: ["test/peer/name-dial.test.ts", "test/peer/gateway.test.ts"] },
+  // what a host's resolver asks
+  { file: "src/wire/dns-query.ts", tests: ["test/wire/dns-query.test.ts"] },
+  { file: "src/peer/tun/overlay-names.ts", tests: ["test/peer/tun/overlay-names.test.ts"] },
+  { file: "src/peer/tun/overlay-resolver.ts", tests: ["test/peer/tun/overlay-resolver.test.ts"] },
+  { file: "src/peer/tun/host-dns.ts", tests: ["test/peer/tun/host-dns.test.ts"] },
   // tokens, enrolment and the control channel
   { file: "src/control/token.ts", tests: ["test/control/token.test.ts"] },
   {

@@ -67,7 +67,7 @@ function reverseZones(prefix: Prefix): Zone[] {
 
 function endsWith(labels: readonly string[], zone: readonly string[]): boolean {
   const skipped = labels.length - zone.length;
-  return skipped >= 0 && zone.every((label, i) => labels[skipped + i] === label);
+  return zone.every((label, i) => labels[skipped + i] === label);
 }
 
 const parseAll = (texts: readonly string[]): Address[] =>

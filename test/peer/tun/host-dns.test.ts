@@ -19,6 +19,7 @@ const PLAN: HostDnsPlan = {
 // `fail` holds "WORDS|MESSAGE": calls that begin with WORDS fail by MESSAGE; once, if `once` is there.
 const RESOLVECTL = `#!/bin/sh
 at=$(dirname "$0")
+if [ $# -eq 2 ] && [ "$1" = dns ]; then echo query >> "$at/queries"; fi
 if [ -f "$at/fail" ]; then
   words=$(cut -d'|' -f1 "$at/fail")
   case "$*" in "$words"*) cut -d'|' -f2 "$at/fail" >&2; [ ! -s "$at/once" ] || rm "$at/fail" "$at/once"; exit 1;; esac
@@ -58,6 +59,8 @@ function program(name: string, text: string): void {
 const write = (name: string, text: string): void => writeFileSync(join(bin, name), text);
 const calls = (): string[] =>
   existsSync(join(bin, "calls")) ? readFileSync(join(bin, "calls"), "utf8").split("\n").filter(Boolean) : [];
+
+const queries = (): number => readFileSync(join(bin, "queries"), "utf8").split("\n").length - 1;
 
 const tools: HostTools = { ...hostTools, isOfServices: () => true };
 const enter = (change: Partial<HostTools> = {}, plan = PLAN) =>
@@ -109,7 +112,7 @@ test("no resolvectl, or none for this namespace: nothing is changed, and it says
 test("resolvectl without its service: nothing is changed", async () => {
   write("fail", "dns|Failed to get link data: Unit dbus-org.freedesktop.resolve1.service not found.");
   expect((await enter()).why).toContain("dbus-org.freedesktop.resolve1.service not found");
-  expect(calls()).toEqual([]);
+  expect([calls(), queries()]).toEqual([[], 1]);
 });
 
 test("a device that systemd-resolved has not heard of yet is asked for again", async () => {
@@ -117,6 +120,17 @@ test("a device that systemd-resolved has not heard of yet is asked for again", a
   write("once", "yes");
   expect((await enter()).why).toBeUndefined();
   expect(calls()).toEqual(ENTERED);
+});
+
+test("one that it never hears of is given up", async () => {
+  write("fail", "dns wb0|Failed to resolve interface: Link 7 not known");
+  expect((await enter()).why).toBe("resolvectl dns: Failed to resolve interface: Link 7 not known");
+  expect([calls(), queries()]).toEqual([[], 10]);
+});
+
+test.each([{ servers: [] }, { zones: [] }])("without names, as %j, nothing is changed", async (change) => {
+  expect((await enter({}, { ...PLAN, ...change })).why).toContain("no names");
+  expect(existsSync(join(bin, "queries"))).toBe(false);
 });
 
 test("DNS servers that somebody else gave the device stay", async () => {

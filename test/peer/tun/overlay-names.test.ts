@@ -45,10 +45,12 @@ function viewOf(change: Partial<NetmapView> = {}): NetmapView {
       peer("node:gw", ["fd00:17:0:1::6", "10.99.0.6"]),
       peer("node:six", ["fd00:17:0:1::7"]),
       peer("agent:coder", ["fd00:17:0:1::c", "10.99.0.12"]),
+      peer("user:ana", ["fd00:17:0:1::d"]),
       peer("node:both", ["fd00:17:0:1::8", "10.99.0.8"]),
     ],
     services: [
       service("staging", "fd00:17:0:2::1", "fd00:17:0:2::2"),
+      service("x_y", "fd00:17:0:2::9"),
       service("both", "fd00:17:0:2::8"),
       { ...service("production"), discoverable: true, denied: { reason: "NO_GRANT", hint: "ask" } },
     ],
@@ -61,11 +63,12 @@ function ask(view: NetmapView, name: string, type: number, recordClass = 1): str
   const query = queryOf(queryFor(name, type, { recordClass }));
   const bytes = encodeDnsReply(query, new OverlayNames(view).answer(query), 65_535);
   const code = ["ok", "?", "servfail", "nxdomain", "?", "refused"][readU16(bytes, 2) & 0x0f];
-  const records = readRecords(bytes).map((record) => {
+  const found = readU16(bytes, 6);
+  const records = readRecords(bytes).map((record, index) => {
     const at = record.data;
     if (record.type === A) return formatAddress(addressFromBytes(bytes, at, 4));
     if (record.type === AAAA) return formatAddress(addressFromBytes(bytes, at, 16));
-    return record.type === PTR ? record.name : `SOA ${record.owner}`;
+    return record.type === PTR ? record.name : `${index < found ? "its " : ""}SOA ${record.owner}`;
   });
   return [code, ...records].join(" ");
 }
@@ -99,7 +102,11 @@ test.each<[name: string, type: number, answer: string]>([
   ["nobody.test.internal", TXT, NO_NAME],
   ["x.gw.test.internal", A, NO_NAME],
   ["*.test.internal", A, NO_NAME],
-  ["test.internal", SOA, "ok SOA test.internal"],
+  ["test.internal", SOA, "ok its SOA test.internal"],
+  ["test.internal", ANY, "ok its SOA test.internal"],
+  ["gw.test.internal", SOA, "ok SOA test.internal"],
+  ["ana.test.internal", AAAA, NO_NAME], // nor have users
+  ["x_y.test.internal", AAAA, NO_NAME],
   ["test.internal", A, "ok SOA test.internal"],
   ["internal", SOA, "refused"],
   ["example.com", A, "refused"],
@@ -157,8 +164,13 @@ test("the resolver's addresses are inside the network, one of each family", () =
   expect(resolverAddressesOf(viewOf()).map(formatAddress)).toEqual(["fd00:17::53", "10.99.0.0"]);
 });
 
+test.each([{ ula: "x" }, { pool4: "x" }])("a network with the prefix %j has no resolver", (change) => {
+  expect(resolverAddressesOf(viewOf({ network: { ...base.network, ...change } }))).toEqual([]);
+});
+
 test.each<[pool: string, zones: readonly string[]]>([
   ["10.99.0.0/16", ["99.10.in-addr.arpa"]],
+  ["0.0.0.0/0", []],
   ["10.99.4.0/24", ["4.99.10.in-addr.arpa"]],
   ["10.99.4.0/23", ["4.99.10.in-addr.arpa", "5.99.10.in-addr.arpa"]],
   ["10.98.0.0/15", ["98.10.in-addr.arpa", "99.10.in-addr.arpa"]],

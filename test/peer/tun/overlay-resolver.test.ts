@@ -58,6 +58,8 @@ class Wire implements Turns {
       if (this.#depth === 1) {
         for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift())
           next.to.handlePacket(this.nowMs(), next.bytes, 0, next.bytes.length);
+        for (const stack of [this.host, this.peer])
+          if (stack.nextDeadlineMs() <= this.nowMs()) stack.handleTimeout(this.nowMs());
       }
       this.#depth--;
     }
@@ -211,6 +213,38 @@ test("a flood of one connection is answered over several turns, all of it", asyn
   await until(() => client.messages().length === count);
 });
 
+/** Takes at most 100 bytes at a time. */
+function narrow(connection: TcpConnection): TcpConnection {
+  return new Proxy(connection, {
+    get(target, key) {
+      const value: unknown = Reflect.get(target, key);
+      if (key !== "write") return typeof value === "function" ? value.bind(target) : value;
+      return (nowMs: number, bytes: Uint8Array) => {
+        setImmediate(() => target.handler.writable());
+        return target.write(nowMs, bytes.subarray(0, 100));
+      };
+    },
+    set: (target, key, value) => Reflect.set(target, key, value),
+  });
+}
+
+test("an answer that the stack takes in parts comes whole, before the next one", async () => {
+  const all = start();
+  const { peer } = all.wire;
+  const listenTcp: UserspaceStack["listenTcp"] = (at, on) => peer.listenTcp(at, (one) => on(narrow(one)));
+  all.resolver.close();
+  const stack = { bindUdp: peer.bindUdp.bind(peer), unlistenTcp: peer.unlistenTcp.bind(peer), listenTcp };
+  const addresses = resolverAddressesOf(all.view.now!);
+  const [staging] = netmapOf().services;
+  const gateways = Array.from({ length: 20 }, (_, i) => ({ session: "s_x", address: `fd00:17:0:2::${i + 1}` }));
+  all.view.now = { ...all.view.now!, services: [{ ...staging!, gateways }] };
+  opened.push(OverlayResolver.open({ stack, turns: all.wire, netmap: () => all.view.now, addresses }));
+  const client = new Client(all);
+  client.write(...[1, 2, 3].map((id) => framed(asked(id))));
+  await until(() => client.messages().length === 3);
+  expect(client.messages().map((message, i) => addressesIn(message, i + 1).length)).toEqual([20, 20, 20]);
+});
+
 test("a question beyond the most bytes is dropped, by TCP with its connection", () => {
   const all = start();
   const padded = (bytes: number): Uint8Array => concatBytes(asked(), new Uint8Array(bytes - asked().length));
@@ -267,6 +301,12 @@ test("closed, its port is free again; taken, it says so and leaves what was ther
   expect(client.messages()).toHaveLength(1);
   all.resolver.close();
   expect(client.closed).toBe("reset");
+  const udpSocket = wire.peer.bindUdp(all.remotes[0]!)!;
+  expect(() => OverlayResolver.open(options)).toThrow("is taken");
+  udpSocket.close();
+  wire.peer.listenTcp(all.remotes[1]!, () => undefined);
+  expect(() => OverlayResolver.open(options)).toThrow("is taken");
+  wire.peer.unlistenTcp(all.remotes[1]!);
   opened.push(OverlayResolver.open(options));
   expect(addressesIn(udp(all, asked()))).toEqual([STAGING_ADDRESS]);
 });
