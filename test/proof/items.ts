@@ -20,6 +20,15 @@ export const PROOF_ITEMS: readonly ProofItem[] = [
       ),
     },
   },
+  {
+    title: "wg --tun: faults, kills, floods, netns semantics, full rate",
+    run: {
+      files: [
+        ...["tun-faults", "tun-kill", "tun-flood", "tun-netns"].map((name) => `test/realtime/${name}.test.ts`),
+        "test/interop/tun-wg.test.ts",
+      ],
+    },
+  },
   { title: "handshake flood", run: { files: ["test/hostile/handshake-flood.test.ts"] } },
   {
     title: "TCP with Linux",
@@ -38,5 +47,5 @@ export const PROOF_ITEMS: readonly ProofItem[] = [
   },
   { title: "simulator, 10,000 seeds", run: { command: ["node", "test/sim/many-seeds.ts"] } },
   { title: "fuzz", run: { command: ["npm", "run", "fuzz", "--", "--long"] } },
-  { title: "soak, 10 minutes", run: { files: ["test/realtime/soak.test.ts"] } },
+  { title: "soak, 10 minutes", run: { files: ["test/realtime/soak.test.ts", "test/realtime/tun-soak.test.ts"] } },
 ];

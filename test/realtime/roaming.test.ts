@@ -1,6 +1,6 @@
-// Roaming of either end in mid-transfer, real processes: one end's address, its port, and the outer family change while
-// a TCP transfer runs through the tunnel; it goes on to its end, byte for byte. What the netns test of WireGuard shows
-// of a ping, here of a stream [netns.sh, "roaming works"].
+// Roaming of either end in mid-transfer, real processes, over our userspace stack and over a TUN device: one end's
+// address, its port, and the outer family change while a TCP transfer runs through the tunnel; it goes on to its end,
+// byte for byte. What the netns test of WireGuard shows of a ping, here of a stream [netns.sh, "roaming works"].
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -17,8 +17,12 @@ const RATE = "4M"; // so that the transfer takes fifteen seconds
 const PORT = 51_820;
 const PATIENCE_MS = 180_000;
 const URL = "http://10.9.0.2:8000";
+let devices = 0; // their UAPI sockets lie in a folder that all namespaces share
+
+type How = "SOCKS5" | "TUN";
 
 interface Pair {
+  readonly how: How;
   readonly a: Namespace;
   readonly b: Namespace;
   readonly stock: StockEnd;
@@ -26,7 +30,7 @@ interface Pair {
 }
 
 /** Who roams has a persistent keepalive: nobody else can tell the other end where it is now. */
-async function start(lab: Lab, roams: "ours" | "stock"): Promise<Pair> {
+async function start(lab: Lab, how: How, roams: "ours" | "stock"): Promise<Pair> {
   const [a, b] = [lab.namespace("a"), lab.namespace("b")];
   lab.link(
     { namespace: a, addresses: ["10.1.0.1/24", "fd01::1/64"] },
@@ -51,9 +55,9 @@ async function start(lab: Lab, roams: "ours" | "stock"): Promise<Pair> {
       address: "10.9.0.1/32",
       peers: [{ ...peer, ...(roams === "ours" ? { keepalive: 2 } : {}) }],
     },
-    ["--socks", "127.0.0.1:1080"],
+    how === "SOCKS5" ? ["--socks", "127.0.0.1:1080"] : ["--tun", `wbr${process.pid}x${devices++}`],
   );
-  return { a, b, stock, ourKey: us.publicKey };
+  return { how, a, b, stock, ourKey: us.publicKey };
 }
 
 /** Bytes that the stock end has moved in the busy direction. */
@@ -74,7 +78,10 @@ async function transfer(
     if (direction === "upload") await writeFile(file, blocks(BYTES));
     const args = direction === "download" ? ["-o", file, `${URL}/blob/${BYTES}`] : ["-T", file, `${URL}/hash`];
     let running = true;
-    const run = curl(pair.a, ["--limit-rate", RATE, ...args], { timeoutMs: PATIENCE_MS }).finally(() => {
+    const run = curl(pair.a, ["--limit-rate", RATE, ...args], {
+      direct: pair.how === "TUN",
+      timeoutMs: PATIENCE_MS,
+    }).finally(() => {
       running = false;
     });
     run.catch(() => undefined); // until it is awaited
@@ -114,36 +121,37 @@ const endpointIs = async ({ stock, ourKey }: Pair, wanted: string): Promise<void
 };
 
 const all = needs("netns", "tun", "wg", "wireguard-go", "curl", "nft");
-describe.runIf(all).concurrent.each(["download", "upload"] as const)(
-  "a transfer (%s) goes on, byte for byte",
-  (direction) => {
-    test("while the other end changes its port, its address and the outer family", async () => {
-      await using lab = new Lab();
-      const pair = await start(lab, "stock");
-      await transfer(pair, direction, [
-        () => pair.stock.set("listen-port", "51899"),
-        () => moveAddress(pair.b, "10.1.0.2/24", "10.1.0.22/24"),
-        async () => {
-          pair.b.ip("addr", "del", "10.1.0.22/24", "dev", "eth0"); // or what is on its way brings it back to IPv4
-          await pair.stock.set("peer", pair.ourKey, "endpoint", `[fd01::1]:${PORT}`);
-        },
-        () => moveAddress(pair.b, "fd01::2/64", "fd01::33/64"),
-      ]);
-    });
-
-    test("while our end changes its address and its port", async () => {
-      await using lab = new Lab();
-      const pair = await start(lab, "ours");
-      await transfer(pair, direction, [
-        async () => {
-          moveAddress(pair.a, "10.1.0.1/24", "10.1.0.7/24");
-          await endpointIs(pair, `10.1.0.7:${PORT}`);
-        },
-        async () => {
-          movePort(pair.a, 60_001);
-          await endpointIs(pair, "10.1.0.7:60001");
-        },
-      ]);
-    });
-  },
+const CASES = (["SOCKS5", "TUN"] as const).flatMap((how) =>
+  (["download", "upload"] as const).map((direction) => [direction, how] as const),
 );
+
+describe.runIf(all).concurrent.each(CASES)("a transfer (%s, %s) goes on, byte for byte", (direction, how) => {
+  test("while the other end changes its port, its address and the outer family", async () => {
+    await using lab = new Lab();
+    const pair = await start(lab, how, "stock");
+    await transfer(pair, direction, [
+      () => pair.stock.set("listen-port", "51899"),
+      () => moveAddress(pair.b, "10.1.0.2/24", "10.1.0.22/24"),
+      async () => {
+        pair.b.ip("addr", "del", "10.1.0.22/24", "dev", "eth0"); // or what is on its way brings it back to IPv4
+        await pair.stock.set("peer", pair.ourKey, "endpoint", `[fd01::1]:${PORT}`);
+      },
+      () => moveAddress(pair.b, "fd01::2/64", "fd01::33/64"),
+    ]);
+  });
+
+  test("while our end changes its address and its port", async () => {
+    await using lab = new Lab();
+    const pair = await start(lab, how, "ours");
+    await transfer(pair, direction, [
+      async () => {
+        moveAddress(pair.a, "10.1.0.1/24", "10.1.0.7/24");
+        await endpointIs(pair, `10.1.0.7:${PORT}`);
+      },
+      async () => {
+        movePort(pair.a, 60_001);
+        await endpointIs(pair, "10.1.0.7:60001");
+      },
+    ]);
+  });
+});
