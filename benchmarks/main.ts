@@ -21,6 +21,10 @@ const SUITES: Readonly<Record<string, () => Promise<Suite>>> = {
   tunnel: () => import("./tunnel.ts"),
   join: () => import("./join.ts"),
   tun: () => import("./tun/suite.ts"),
+  rules: async () => {
+    const { run } = await import("./tun/rules.ts");
+    return { run: () => run() };
+  },
 };
 
 const words = process.argv.slice(2);

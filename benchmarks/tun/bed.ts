@@ -12,6 +12,12 @@ export const LINK_MTU = 1500;
 export const TUNNEL_MTU = 1420;
 export const PORT = 51_820;
 
+/** Thousands of connections a second leave as many ports in TIME_WAIT. */
+export function allowManyConnections(namespace: Namespace): void {
+  namespace.setSysctl("net.ipv4.ip_local_port_range", "1024 65535");
+  namespace.setSysctl("net.ipv4.tcp_tw_reuse", "1");
+}
+
 let count = 0;
 
 export class Bed implements AsyncDisposable {
@@ -27,9 +33,7 @@ export class Bed implements AsyncDisposable {
       // No router solicitation of a fresh interface may start a tunnel before it is measured.
       namespace.setSysctl("net.ipv6.conf.all.disable_ipv6", "1");
       namespace.setSysctl("net.ipv6.conf.default.disable_ipv6", "1");
-      // Thousands of connections a second leave as many ports in TIME_WAIT.
-      namespace.setSysctl("net.ipv4.ip_local_port_range", "1024 65535");
-      namespace.setSysctl("net.ipv4.tcp_tw_reuse", "1");
+      allowManyConnections(namespace);
     }
     const end = (side: Side) => ({ namespace: this.namespaces[side], addresses: [`${UNDERLAY[side]}/24`] });
     this.#lab.link(end("a"), end("b"));

@@ -18,9 +18,16 @@ export function canLoad(): boolean {
 
 type Report = Readonly<Record<string, number>>;
 
-async function started(bed: Bed, mode: string, ...words: readonly string[]): Promise<Program> {
-  const namespace = bed.namespaces.b;
-  const program = new Program(`load ${mode}`, requireTool("perl"), [LOAD, mode, OVERLAY.b, ...words], { namespace });
+/** Two namespaces, and where b is for a. */
+export interface Ways extends Pick<Bed, "namespaces"> {
+  readonly address?: string;
+}
+
+async function started(ways: Ways, mode: string, ...words: readonly string[]): Promise<Program> {
+  const namespace = ways.namespaces.b;
+  const program = new Program(`load ${mode}`, requireTool("perl"), [LOAD, mode, addressOf(ways), ...words], {
+    namespace,
+  });
   await until(`ready line of load ${mode}`, () => {
     if (!program.alive) throw new Error(`load ${mode} ended: ${program.tail}`);
     return program.stdoutLines.includes("ready");
@@ -28,16 +35,18 @@ async function started(bed: Bed, mode: string, ...words: readonly string[]): Pro
   return program;
 }
 
-async function run(bed: Bed, ...words: readonly string[]): Promise<Report> {
-  const { stdout } = await bed.namespaces.a.run(requireTool("perl"), [LOAD, ...words]);
+const addressOf = ({ address }: Ways): string => address ?? OVERLAY.b;
+
+async function run(ways: Ways, ...words: readonly string[]): Promise<Report> {
+  const { stdout } = await ways.namespaces.a.run(requireTool("perl"), [LOAD, ...words]);
   return JSON.parse(stdout) as Report;
 }
 
 /** Datagrams from a to b at a paced rate, for `seconds`. */
-export async function datagrams(bed: Bed, rate: number, bytes: number, seconds: number): Promise<RateProbe> {
+export async function datagrams(bed: Ways, rate: number, bytes: number, seconds: number): Promise<RateProbe> {
   const receiver = await started(bed, "receive", DATAGRAM_PORT);
   const size = String(bytes);
-  const sent = await run(bed, "send", OVERLAY.b, DATAGRAM_PORT, String(Math.round(rate)), String(seconds), size);
+  const sent = await run(bed, "send", addressOf(bed), DATAGRAM_PORT, String(Math.round(rate)), String(seconds), size);
   const got = await receiver.event("count", (record) => record as Report);
   await receiver.exited;
   const [sentCount, receivedCount] = [sent["sent"]!, got["received"]!];
@@ -50,12 +59,12 @@ export async function datagrams(bed: Bed, rate: number, bytes: number, seconds: 
 }
 
 /** Connections a second from a to b (connect, 1 byte there and back, close), `atATime` of them at once. */
-export async function connectionRates(bed: Bed, atATimes: readonly number[], seconds: number): Promise<number[]> {
+export async function connectionRates(bed: Ways, atATimes: readonly number[], seconds: number): Promise<number[]> {
   const server = await started(bed, "serve", CONNECTION_PORT, SERVE_WORKERS);
   const rates: number[] = [];
   try {
     for (const atATime of atATimes) {
-      const report = await run(bed, "connect", OVERLAY.b, CONNECTION_PORT, String(atATime), String(seconds));
+      const report = await run(bed, "connect", addressOf(bed), CONNECTION_PORT, String(atATime), String(seconds));
       if (report["failed"]! > 0) throw new Error(`${report["failed"]} of ${report["done"]} connections failed`);
       rates.push(report["done"]! / report["seconds"]!);
     }
