@@ -58,6 +58,13 @@ test.each([
   expect(decodePeerRecord(record)).toBe(drop);
 });
 
+test("what is no record of a coordinator's is a named drop too", () => {
+  expect(decodeCoordinatorRecord(new Uint8Array(0))).toBe("record-empty");
+  expect(decodeCoordinatorRecord(Uint8Array.of(9))).toBe("record-unknown-kind");
+  expect(decodeCoordinatorRecord(Uint8Array.of(1, 0xff))).toBe("record-not-json");
+  expect(decodeCoordinatorRecord(Uint8Array.of(1, ...utf8("[]")))).toBe("record-bad-shape");
+});
+
 test("lists are taken up to their limit, and refused one beyond it", () => {
   const endpoints = (count: number): PeerMessage => ({ type: "endpoints", endpoints: Array(count).fill("10.0.0.1:1") });
   expect(decodePeerRecord(encodeJsonRecord(endpoints(SESSION_ENDPOINTS_MAX)))).toEqual(

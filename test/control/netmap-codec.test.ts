@@ -1,5 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
+import { concatBytes, utf8 } from "../../src/base/bytes.ts";
+import { inContext } from "../../src/control/contexts.ts";
 import type { Netmap, NetmapEntries } from "../../src/control/netmap.ts";
 import {
   applyDelta,
@@ -47,6 +49,23 @@ test("a netmap and a delta read back as they were signed", () => {
   expect(openNetmap(crypto, signKey, session, signNetmap(crypto, seed, session, netmap))).toEqual(netmap);
   const delta = { epoch: 1, fromRevision: 10, revision: 11, set: { policy: { version: 5 } }, remove: ["in/1"] };
   expect(openDelta(crypto, signKey, session, signDelta(crypto, seed, session, delta))).toEqual(delta);
+});
+
+test("what is signed and no JSON is refused by name", () => {
+  for (const bytes of [utf8("{"), Uint8Array.of(0xff, 0xfe)]) {
+    const signature = crypto.sign(seed, inContext("netmap", utf8(session), bytes));
+    expect(openNetmap(crypto, signKey, session, concatBytes(signature, bytes))).toBe("netmap-not-json");
+  }
+});
+
+test.each(["peer", "revoked"])("a %s entry stands under the session that it names", (kind) => {
+  const [key, value] = Object.entries(good).find(([name]) => name.startsWith(`${kind}/`))!;
+  const { [key]: _left, ...entries } = good;
+  const elsewhere = `${kind}/s_xxxxxxxxxxxxxxxx`;
+  expect(toNetmapView({ ...netmap, entries: { ...entries, [elsewhere]: value } })).toEqual({
+    key: elsewhere,
+    message: "is not the session that it names",
+  });
 });
 
 test("what is signed for another session, as another kind, by another key, or changed, is refused by name", () => {

@@ -95,6 +95,8 @@ test("a low-order ephemeral key, a short message, another prologue and another s
   const other = { privateKey: new Uint8Array(32).fill(8), publicKey: crypto.publicKey(new Uint8Array(32).fill(8)) };
   expect(respond(crypto, random, Uint8Array.of(1), other, message1)).toBe("noise-forged");
   expect(new NoiseInitiator(crypto, random, none, new Uint8Array(32)).writeMessage1()).toBeUndefined();
+  expect(initiator.readMessage2(new Uint8Array(48))).toBe("noise-low-order");
+  expect(initiator.readMessage2(new Uint8Array(47))).toBe("noise-bad-length");
 });
 
 test("a message 1 that is played again leads to another channel, where nothing of the first is accepted", () => {

@@ -49,6 +49,19 @@ test("every changed byte of a probe or an answer is refused, and neither passes 
   expect(openProbe(crypto, key.key, answer)).toBe("probe-bad-mac");
 });
 
+test("another length, first byte or key length is refused by name", () => {
+  const [probe, answer] = [encodeProbe(crypto, key, 7), encodeProbeAnswer(crypto, key, 7, seen)];
+  for (const bytes of [probe.subarray(1), new Uint8Array([...probe, 0]), new Uint8Array(0)]) {
+    expect(isProbe(bytes)).toBe(false);
+    expect(openProbe(crypto, key.key, bytes)).toBe("probe-bad-length");
+  }
+  for (const bytes of [probe, answer]) bytes[0] = 1;
+  expect(isProbe(probe)).toBe(false);
+  expect(openProbe(crypto, key.key, probe)).toBe("probe-not-a-probe");
+  expect(openProbeAnswer(crypto, key, 7, answer)).toBe("probe-not-a-probe");
+  expect(openProbe(crypto, new Uint8Array(31), encodeProbe(crypto, key, 7))).toBe("probe-not-a-probe");
+});
+
 test("an answer to another probe, or under another key's id, is refused by name", () => {
   const answer = encodeProbeAnswer(crypto, key, 7, seen);
   expect(openProbeAnswer(crypto, key, 8, answer)).toBe("probe-other-sequence");
