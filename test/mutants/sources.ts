@@ -133,5 +133,8 @@ export const MUTATED: readonly MutatedSource[] = [
   },
   { file: "src/peer/owner.ts", tests: ["test/peer/owner.test.ts", "test/peer/socks5.test.ts"] },
   { file: "src/peer/local-api.ts", tests: ["test/peer/local-api.test.ts"] },
-  { file: "src/peer/socks5-handshake.ts", tests: ["test/peer/socks5.test.ts"] },
+  {
+    file: "src/peer/socks5-handshake.ts",
+    tests: ["test/peer/socks5-handshake.test.ts", "test/peer/socks5.test.ts"],
+  },
 ];

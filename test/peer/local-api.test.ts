@@ -139,6 +139,7 @@ test.each([
   ["GET", "/v1/status?x=1", "", "USAGE"],
   ["GET", "/v1/whois", "", "USAGE"],
   ["GET", "/v1/whois?of=", "", "USAGE"],
+  ["GET", "/v1/whois?name=a", "", "USAGE"],
   ["GET", "/v1/whois?of=a&of=b", "", "USAGE"],
   ["GET", "/v1/can?dest=a&x=1", "", "USAGE"],
   ["GET", `/v1/can?dest=${"a".repeat(2000)}`, "", "USAGE"],

@@ -1,4 +1,4 @@
-import { connect, createServer, type Socket } from "node:net";
+import { connect, createServer, Socket } from "node:net";
 import { afterEach, expect, test } from "vitest";
 import { findProcOwner, OwnerCheck } from "../../src/peer/owner.ts";
 import { needs } from "../needs.ts";
@@ -30,6 +30,45 @@ test("/proc's table gives the owner of the client's end, established, with an in
   expect(findProcOwner(TCP6, at("::1", 40_003), at("::1", 1080))).toBe(1003);
   expect(findProcOwner(TCP6, at("127.0.0.1", 40_004), SOCKS)).toBe(1004); // a dual-stack client
   expect(findProcOwner("garbage\n:9C40 :9C40 :9C40 01\n", at("127.0.0.1", 40_000), SOCKS)).toBeUndefined();
+});
+
+const row = (local: string, remote: string, rest = "01 00000000:00000000 00:00000000 00000000  1001        0 4711 1") =>
+  `   0: ${local} ${remote} ${rest}\n`;
+
+test.each([
+  ["on its way out", row("0100007F:9C40", "0100007F:0438", "08 0:0 0:0 0 1001 0 4711 1")],
+  ["cut off", row("0100007F:9C40", "0100007F:0438", "01")],
+  ["with no address at its own end", row("zz:9C40", "0100007F:0438")],
+  ["with no address at the other", `${row("0100007F:9C40", "zz:0438")}`],
+  ["with a long address", row("0100007F0100007F:9C40", "0100007F:0438")],
+  ["without a port", row("0100007F", "0100007F:9C40 ")],
+])("a row %s is nobody's", (_what, text) => {
+  expect(findProcOwner(text, at("127.0.0.1", 40_000), SOCKS)).toBeUndefined();
+});
+
+test("a row of another client to a server of the same port is not ours", () => {
+  const server = at("127.0.0.1", 40_000);
+  expect(findProcOwner(row("0100007F:0001", "0100007F:9C40"), server, server)).toBeUndefined();
+});
+
+test("only loopback addresses are local", () => {
+  const check = new OwnerCheck("proc", 0, () => 0);
+  const judged = (host: string): boolean => check.judge(at(host, 1), SOCKS).allowed;
+  for (const host of ["127.0.0.1", "127.255.0.9", "::1"]) expect(judged(host), host).toBe(true);
+  for (const host of ["128.0.0.1", "1::1", "0:0:1::1", "::1:0:1", "::2", "::"]) expect(judged(host), host).toBe(false);
+});
+
+test("a socket that is closed again has no owner", () => {
+  const check = new OwnerCheck("proc", 0, () => 0);
+  const NOBODY = { allowed: false, reason: "not-found", uid: undefined };
+  expect(check.judgeSocket(new Socket())).toEqual(NOBODY);
+  const half = Object.create(Socket.prototype, {
+    remoteAddress: { value: "127.0.0.1" },
+    remotePort: { value: 1 },
+    localAddress: { value: undefined },
+    localPort: { value: undefined },
+  }) as Socket;
+  expect(check.judgeSocket(half)).toEqual(NOBODY);
 });
 
 test("another uid, a client that isn't found, and one that isn't local are refused; root is no exception", () => {
