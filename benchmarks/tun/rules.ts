@@ -66,9 +66,8 @@ export async function run(): Promise<BenchResult[]> {
   return (["gigabits", "connections"] as const).flatMap((key): BenchResult[] => {
     const [few, many] = [of("few", key), of("many", key)];
     const what = key === "gigabits" ? "TCP, 1 stream" : "TCP connections, 16 at a time";
-    tell(
-      `${what}: 1 rule ${few.map((v) => v.toPrecision(3)).join(" ")}, ${RULES} ${many.map((v) => v.toPrecision(3)).join(" ")}\n`,
-    );
+    const shown = (values: readonly number[]): string => values.map((value) => value.toPrecision(3)).join(" ");
+    tell(`${what}: 1 rule ${shown(few)}, ${RULES} ${shown(many)}\n`);
     const unit = key === "gigabits" ? "Gb/s" : "1/s";
     return [
       { name: `up --tun: ${what}, 1 rule`, value: median(few) ?? 0, unit },
