@@ -177,7 +177,7 @@ describe.runIf(needs("root", "tun", "netns", "ping", "wg", "curl", "nft"))("wg -
     await a.run("tc", ["qdisc", "add", "dev", "eth0", "root", "tbf", ...slow]);
     const flood = a.run(process.execPath, ["-e", UDP_FLOOD, B.inside[4], "5000"]);
     await delay(4_000);
-    // What comes in has its turn, though each way out is shut for 20 ms at a time.
+    // The main thread is answered, though each way out is shut for 20 ms at a time.
     const { stdout } = await a.run(requireTool("wg"), ["show", DEVICE, "transfer"]);
     expect(stdout).toContain(publicKeyOf(B));
     await flood;
