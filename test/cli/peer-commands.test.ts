@@ -96,6 +96,43 @@ describe("up", () => {
     );
   });
 
+  it("--tun asks for a device, by name or the first free one, and says whose badge it is", async () => {
+    expect((await up(["--tun"])).started).toMatchObject({ tun: "", shared: false });
+    expect((await up(["--tun", "wb0", "--shared"])).started).toMatchObject({ tun: "wb0", shared: true });
+    expect((await up([])).started).toMatchObject({ tun: undefined, shared: false });
+    const runtime = fakeRuntime(
+      {},
+      {
+        startPeer: async () => {
+          setTimeout(() => runtime.signals.emit("SIGINT"), 5);
+          const stopped = new Promise<undefined>(() => undefined);
+          return { ...ready, entryPoints: [], tun: "wirebadge0", stop: async () => undefined, stopped };
+        },
+      },
+    );
+    expect((await run(["up", "--tun"], { runtime })).stdout).toBe(
+      "ready: agent:coder s_1 fd00::1 on wirebadge0\n  every process of this host shares this badge\n",
+    );
+    expect(JSON.parse((await run(["up", "--tun", "--json"], { runtime })).stdout)).toMatchObject({
+      tun: "wirebadge0",
+      note: "every process of this host shares this badge",
+    });
+  });
+
+  it.each([
+    [["--tun", "a name"], "no interface can be called"],
+    [["--tun", "sixteen-letters-"], "no interface can be called"],
+    [["--shared"], "--shared has no use without --tun"],
+    [["--tun", "--socks"], "--socks has no use with --tun"],
+    [["--tun", "--forward", "1=a:2"], "--forward has no use with --tun"],
+    [["--tun", "--expose", "1=2"], "--expose has no use with --tun"],
+  ])("%s is refused with a hint, and nothing is started", async (words, message) => {
+    const { outcome, started } = await up(words);
+    expect([outcome.code, started]).toEqual([2, undefined]);
+    expect(outcome.stderr).toContain(message);
+    expect(outcome.stderr).toContain("hint: ");
+  });
+
   it("takes the token from standard input or the environment, which then has it no more", async () => {
     expect((await up(["--token-file", "-"], { stdin: TOKEN })).started?.token).toBe(TOKEN);
     const env = { WIREBADGE_TOKEN: TOKEN, OTHER: "x" };

@@ -23,7 +23,7 @@ const POLICY = {
   routes: { "10.66.0.0/16": { via: VIA }, "host:*": { via: VIA } },
   grants: [
     { id: "coder", from: "agent:coder", to: ["service:echo", "10.66.0.0/16 tcp:8000", "host:* tcp:8000"] },
-    { id: "a", from: "node:a", to: ["service:echo", "service:blobs", "10.66.0.0/16 tcp:8000"] },
+    { id: "a", from: ["node:a", "node:taken"], to: ["service:echo", "service:blobs", "10.66.0.0/16 tcp:8000"] },
   ],
 };
 
@@ -45,7 +45,7 @@ async function addressOf(peer: TestPeer, service: string): Promise<string> {
 
 describe.runIf(needs("root", "tun", "netns", "curl"))("a gateway with a device", () => {
   beforeAll(async () => {
-    scene = await UpScene.start(["a", "gw", "coder", "site"], POLICY);
+    scene = await UpScene.start(["a", "gw", "coder", "site", "taken"], POLICY);
     [a, gw] = [scene.machine("a"), scene.machine("gw")];
     const site = scene.machine("site");
     scene.lab.link({ namespace: gw, addresses: ["10.66.0.254/16"] }, { namespace: site, addresses: [`${SITE}/16`] });
@@ -111,6 +111,24 @@ describe.runIf(needs("root", "tun", "netns", "curl"))("a gateway with a device",
     const counters = (await gateway.status()).counters;
     expect(counters["loop-to-stack"]).toBeGreaterThan(100); // acknowledgements alone
     expect(counters["gateway-tcp-flows"]).toBeGreaterThan(2);
+  });
+
+  test("routes follow the policy; one that another device has is left out, and the log says so", async () => {
+    const onDevice = (): boolean => a.ip("route", "show", "10.66.0.0/16").includes(deviceA);
+    await scene.network.setPolicy({ ...POLICY, routes: { "host:*": { via: VIA } } });
+    await until("no route", () => !onDevice() || undefined);
+    await scene.network.setPolicy(POLICY);
+    await until("the route", () => onDevice() || undefined);
+    const namespace = scene.machine("taken");
+    namespace.ip("route", "add", "10.66.0.0/16", "via", "10.7.0.1");
+    const taken = await scene.network.join("node:taken", ["--tun", deviceName("t")], { namespace });
+    expect(taken.program.records.find((record) => record["event"] === "route-left-out")).toMatchObject({
+      route: "10.66.0.0/16",
+      why: "taken",
+    });
+    expect((await connects(namespace, await addressOf(taken, "echo"), 7_001)).how).toBe("connected");
+    await taken.program.end();
+    expect(namespace.ip("route", "show", "10.66.0.0/16")).toContain("via 10.7.0.1");
   });
 
   test("this host's own processes are no callers of its services: refused at once", async () => {
