@@ -7,6 +7,7 @@ import {
   DATA_EVENTS_MAX,
   DATA_PROBES_MAX,
   KERNEL_CUTS_PER_ROUND_MAX,
+  PACKET_MAX_BYTES,
   STACK_ECHOES_MAX,
   STACK_PACKETS_MAX,
 } from "../../src/base/limits.ts";
@@ -113,6 +114,17 @@ test("packets between stack and data thread are bounded each way, and lost by na
   const { fromStack: room } = waitingRooms(new SharedArrayBuffer(WAITING_BYTES));
   expect(room.enter(STACK_PACKETS_MAX)).toBe(true);
   expect(room.enter()).toBe(false);
+});
+
+test("a packet of a device whose MTU was raised is lost by name, and ends nothing", () => {
+  const { b, apply, rounds } = badgePair();
+  apply(SERVED);
+  for (const length of [PACKET_MAX_BYTES - 48, PACKET_MAX_BYTES - 47]) {
+    b.tun.kernelSends(udpPacket(b.address, SERVICE, 4_000, 5_432, "x".repeat(length)));
+  }
+  rounds();
+  expect(toStack(b).map((packet) => packet.length)).toEqual([PACKET_MAX_BYTES]);
+  expect(b.badge.counters["to-stack-too-long"]).toBe(1);
 });
 
 test("a room takes what it may hold, from both threads' view of it, and no more", () => {
