@@ -33,6 +33,7 @@ export interface PeerStart extends EntryOptions {
   /** With `tun`: also the badge of an agent. */
   readonly shared: boolean;
   readonly dns: boolean;
+  readonly ipForward: boolean;
   readonly requireNative: boolean;
   readonly logger: Logger;
   readonly onDenial: (denial: Denial) => void;

@@ -40,6 +40,7 @@ interface UpFlags extends EntryFlags {
   readonly tun?: string | true;
   readonly shared?: boolean;
   readonly dns?: boolean;
+  readonly ipForward?: boolean;
 }
 
 export function addUpCommand(program: Command, context: Context): void {
@@ -76,6 +77,7 @@ export function addUpCommand(program: Command, context: Context): void {
     )
     .option("--tun [name]", "make a TUN device for the whole host (default name: the first free of wirebadge0, 1 …)")
     .option("--dns", "with --tun: enter the network's names into systemd-resolved, for its own domains alone")
+    .option("--ip-forward", "with --tun and --route: the kernel forwards and masquerades what the routes cover")
     .option("--shared", "with --tun: let every process of this host wear the badge of an agent")
     .option("--allow-remote", "let entry points listen on other addresses than loopback; they then demand credentials");
   addEntryOptions(command).action((flags: UpFlags) => runUp(context, flags));
@@ -144,6 +146,11 @@ async function runUp(context: Context, flags: UpFlags): Promise<void> {
       hint: "add --tun, or leave out --dns: SOCKS resolves the network's names by itself",
     });
   }
+  if (flags.ipForward === true && (flags.tun === undefined || flags.route === undefined)) {
+    throw new WirebadgeError("USAGE", "--ip-forward has no use without --tun and --route: nothing would be forwarded", {
+      hint: "add both, or leave out --ip-forward: then the gateway dials by itself, and needs no privileges",
+    });
+  }
   if (flags.shared === true && flags.tun === undefined) {
     throw new WirebadgeError("USAGE", "--shared has no use without --tun", {
       hint: "add --tun, or leave out --shared: without a device the badge is this process's alone",
@@ -154,6 +161,7 @@ async function runUp(context: Context, flags: UpFlags): Promise<void> {
     tun: flags.tun === true ? "" : checkedName(flags.tun),
     shared: flags.shared === true,
     dns: flags.dns === true,
+    ipForward: flags.ipForward === true,
     token: await readToken(terminal, flags.tokenFile),
     stateDir: flags.state,
     listenPort: flags.listenPort,

@@ -54,6 +54,11 @@ export interface EngineOptions {
   readonly cpuStopwatch?: Stopwatch;
   /** TAI64N of the last initiation ever sent with this key, from the state file. */
   readonly lastTimestamp?: Uint8Array;
+  /**
+   * Asked of each packet that the filter lets in: by what rule of a gateway it may not go where it is sent all the
+   * same. Undefined: it may.
+   */
+  readonly refuse?: (nowMs: number, buffer: Uint8Array, offset: number, length: number) => string | undefined;
 }
 
 /** Numbers of entries; of queues that each peer has one of, the longest. */
@@ -75,6 +80,7 @@ export interface EngineParts {
   readonly counters: Counters;
   readonly sink: EngineSink;
   readonly mode: "badge" | "wg";
+  readonly refuse: EngineOptions["refuse"];
   /** Own addresses and what is served for others. */
   local: PrefixTrie<true>;
   /** ICMP errors and resets to our own stack: delivered at the turn's end, never inside its own output call. */
@@ -132,6 +138,7 @@ export class Engine {
       counters,
       sink: options.sink,
       mode: options.mode,
+      refuse: options.refuse,
       local: new PrefixTrie(),
       localReplies: new Ring(LOCAL_REPLIES_MAX),
       endedFlows: [],

@@ -3,6 +3,7 @@
 //   → 5 the inner source is one the peer may speak for → 6 filter: lease, flow, rules → 7 TUN or netstack.
 // Every exit is a named counter; nothing here throws for what the network sent.
 import type { Endpoint } from "../base/address.ts";
+import type { AskedFlow } from "../filter/denials.ts";
 import { buildIcmpProhibited, buildTcpReset } from "../wire/answer.ts";
 import { decodePacket, PacketInfo, PROTOCOL_TCP, PROTOCOL_UDP } from "../wire/packet.ts";
 import type { EngineParts } from "./engine.ts";
@@ -55,8 +56,20 @@ export class Inbound {
       this.#answerDenial(nowMs, peer, buffer, offset);
       return;
     }
+    const refusal = this.#parts.refuse?.(nowMs, buffer, offset, info.totalBytes);
+    if (refusal !== undefined) {
+      counters.add("inbound-denied-DIAL_REFUSED");
+      filter.recordDenial(nowMs, this.#asked(peer), { reason: "DIAL_REFUSED", ruleId: refusal });
+      this.#answerDenial(nowMs, peer, buffer, offset, buildIcmpProhibited);
+      return;
+    }
     if (this.#parts.mode === "badge") peer.keepOpen(true);
     sink.deliverPacket(peer.session, buffer, offset, info.totalBytes); // 7
+  }
+
+  #asked(peer: EnginePeer): AskedFlow {
+    const { source, destination, sourcePort, destinationPort, protocol } = this.#info;
+    return { hop: "destination", session: peer.session, source, destination, sourcePort, destinationPort, protocol };
   }
 
   #isPeerLink(info: PacketInfo): boolean {
@@ -98,11 +111,16 @@ export class Inbound {
    * To the far socket: RST or ICMP prohibited, so that it fails at once; to its Wirebadge end: the denial's code and
    * id.
    */
-  #answerDenial(nowMs: number, peer: EnginePeer, buffer: Uint8Array, offset: number): void {
+  #answerDenial(
+    nowMs: number,
+    peer: EnginePeer,
+    buffer: Uint8Array,
+    offset: number,
+    build = this.#info.protocol === PROTOCOL_TCP ? buildTcpReset : buildIcmpProhibited,
+  ): void {
     const { device, counters, sink, denial } = this.#parts;
     if (denial === undefined) return; // one of many packets of a flow that was denied a moment ago
     this.#parts.denial = undefined;
-    const build = this.#info.protocol === PROTOCOL_TCP ? buildTcpReset : buildIcmpProhibited;
     const length = build(this.#answer, HEADROOM_BYTES, buffer, offset, this.#info);
     this.#link.tellDenial(nowMs, peer, denial); // ahead of the reset: the reason is there when the socket fails
     if (length > 0) device.send(nowMs, peer.tunnel, this.#answer, HEADROOM_BYTES, length);

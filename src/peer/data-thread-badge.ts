@@ -9,10 +9,12 @@ import type { Engine, EngineSink } from "../engine/engine.ts";
 import type { FlowRecord } from "../filter/contract.ts";
 import type { Clock } from "../io/clock.ts";
 import type { DataThreadCommand, DataThreadNotice, WaitingRooms } from "./data-thread-messages.ts";
+import { ForwardSide } from "./forward-side.ts";
 import { KERNEL_QUESTION_MAX_BYTES, writeKernelQuestion } from "./kernel-cut.ts";
 import { leaseVerifier } from "./lease-verifier.ts";
 import { eachPacket, PacketBatch } from "./packet-batch.ts";
 import type { LoopAside, PacketLoop } from "./packet-loop.ts";
+import { hostNetwork } from "./real-network.ts";
 import { StackShare } from "./stack-share.ts";
 
 export interface BadgeSideOptions {
@@ -30,6 +32,7 @@ export class BadgeSide implements LoopAside {
   readonly counters: Record<string, number> = {};
   readonly #options: BadgeSideOptions;
   readonly #share = new StackShare();
+  readonly #forward = new ForwardSide(hostNetwork.ownInterfaces);
   readonly #batch = new PacketBatch();
   /** The latest of each session that there was no room to tell of: as many as there are peers. */
   readonly #leasesUntold = new Map<string, VerifiedLease>();
@@ -82,6 +85,7 @@ export class BadgeSide implements LoopAside {
         return engine.setCoordinatorOffset(command.coordinatorMs + elapsedMs - clock.nowMs());
       }
       case "stack":
+        this.#forward.set(command.plan.forward);
         return this.#share.set(command.plan);
       case "tell-denial":
         return engine.tellDenial(loop.nowMs(), command.session, command.denial);
@@ -101,6 +105,16 @@ export class BadgeSide implements LoopAside {
 
   isForStack(buffer: Uint8Array, offset: number, length: number): boolean {
     return this.#share.isForStack(buffer, offset, length);
+  }
+
+  /** Of a packet that the filter lets in; the stack's own flows are judged where they are dialled. */
+  refuse(nowMs: number, buffer: Uint8Array, offset: number, length: number): string | undefined {
+    if (!this.#forward.isOn || this.#share.isForStack(buffer, offset, length)) return undefined;
+    return this.#forward.refusalOf(nowMs, buffer, offset, length);
+  }
+
+  clamp(buffer: Uint8Array, offset: number, length: number): void {
+    this.#forward.clamp(buffer, offset, length);
   }
 
   giveToStack(buffer: Uint8Array, offset: number, length: number): void {

@@ -77,6 +77,7 @@ function main(start: DataThreadStart): void {
     stopwatch,
     cpuStopwatch,
     leases: badge.leases,
+    refuse: (nowMs, buffer, offset, length) => badge.refuse(nowMs, buffer, offset, length),
     ...(start.lastTimestamp === undefined ? {} : { lastTimestamp: start.lastTimestamp }),
   });
   loop.attach(engine);

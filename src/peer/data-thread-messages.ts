@@ -10,6 +10,7 @@ import type { LinkDenial } from "../engine/peer-link.ts";
 import type { DenialRecord, FlowRecord } from "../filter/contract.ts";
 import type { OpenedTun } from "../io/ffi/tun-device.ts";
 import type { OpenedUdp } from "../io/ffi/udp-open.ts";
+import type { ForwardPlan } from "./forward-side.ts";
 
 /** The main thread has opened the device and the sockets and keeps them: they outlive a data thread that fails. */
 export interface DataThreadStart {
@@ -50,6 +51,8 @@ export interface StackPlan {
   /** TCP ports of the own addresses. */
   readonly tcpPorts: readonly number[];
   readonly ownAddresses: readonly Address[];
+  /** What the kernel forwards; undefined: nothing. */
+  readonly forward?: ForwardPlan | undefined;
 }
 
 export type DataThreadCommand =

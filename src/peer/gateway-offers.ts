@@ -8,6 +8,7 @@ import {
   parseAddress,
   parsePrefix,
   prefixContains,
+  prefixesOverlap,
 } from "../base/address.ts";
 import { WirebadgeError } from "../base/errors.ts";
 import type { NetmapView, ServeEntry } from "../control/netmap.ts";
@@ -112,11 +113,20 @@ export function transitPrefixes(offers: GatewayOffers, netmap: NetmapView): read
     const prefix = offered ? parsePrefix(entry.address) : undefined;
     if (prefix !== undefined) prefixes.push(prefix);
   }
-  for (const { destination } of netmap.routes) {
-    const prefix = parsePrefix(destination);
-    if (prefix !== undefined) prefixes.push(prefix);
-  }
-  return prefixes;
+  return [...prefixes, ...routePrefixes(netmap)];
+}
+
+/** Accepted routes to prefixes. */
+export function routePrefixes(netmap: NetmapView): readonly Prefix[] {
+  return netmap.routes.map(({ destination }) => parsePrefix(destination)).filter((prefix) => prefix !== undefined);
+}
+
+/** Accepted routes to prefixes, as far as this host offers them: what a kernel may forward. */
+export function forwardedRoutes(offers: GatewayOffers, netmap: NetmapView): readonly Prefix[] {
+  return routePrefixes(netmap).flatMap((route) => {
+    const met = offers.routes.filter((offer) => prefixesOverlap(route, offer));
+    return met.map((offer) => (offer.bits > route.bits ? offer : route));
+  });
 }
 
 function usage(option: string, text: string, hint: string): WirebadgeError {

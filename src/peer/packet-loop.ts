@@ -37,6 +37,8 @@ export interface LoopAside {
   isForStack(buffer: Uint8Array, offset: number, length: number): boolean;
   /** The bytes are valid during the call only. */
   giveToStack(buffer: Uint8Array, offset: number, length: number): void;
+  /** A packet of the host's, before the engine has it: of what it forwards, a SYN offers what the tunnel takes. */
+  clamp(buffer: Uint8Array, offset: number, length: number): void;
   /** At a round's end. */
   flush(): void;
 }
@@ -315,7 +317,10 @@ export class PacketLoop {
       const at = this.#placeForPacket();
       const pieceBytes = splitter.write(piece, this.#bytes, at);
       if (isForStack) aside.giveToStack(this.#bytes, at, pieceBytes);
-      else engine.handlePacket(this.#nowMs, this.#bytes, at, pieceBytes);
+      else {
+        aside?.clamp(this.#bytes, at, pieceBytes);
+        engine.handlePacket(this.#nowMs, this.#bytes, at, pieceBytes);
+      }
     }
   }
 

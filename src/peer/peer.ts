@@ -2,7 +2,7 @@
 // channel → gateway and entry points. Everything that decides is in the engine; here it is fed, and what it says is
 // told on.
 import type { Logger } from "pino";
-import { formatEndpoint, parseAddress, parsePrefix } from "../base/address.ts";
+import { formatEndpoint, type Prefix, parseAddress, parsePrefix } from "../base/address.ts";
 import { toBase64 } from "../base/bytes.ts";
 import { WirebadgeError } from "../base/errors.ts";
 import { MTU_DEFAULT_BYTES } from "../base/limits.ts";
@@ -24,7 +24,7 @@ import { desiredStateOf } from "./desired-state.ts";
 import { EndpointDiscovery } from "./endpoint-discovery.ts";
 import { EntryPoints } from "./entry-points.ts";
 import { Gateway } from "./gateway.ts";
-import { parseOffers } from "./gateway-offers.ts";
+import { forwardedRoutes, parseOffers } from "./gateway-offers.ts";
 import { LocalApiServer } from "./local-api.ts";
 import type { Denial, EntryPoint } from "./local-api-schema.ts";
 import { LoopPath } from "./loop-path.ts";
@@ -56,6 +56,8 @@ export interface PeerOptions {
   readonly shared: boolean;
   /** With `tun`: the host's resolver is told of the network's names. */
   readonly dns: boolean;
+  /** With `tun`: the kernel forwards packets of offered routes. */
+  readonly ipForward: boolean;
   readonly requireNative: boolean;
   readonly logger: Logger;
   readonly onDenial: (denial: Denial) => void;
@@ -282,8 +284,14 @@ class Peer {
     const { lastTimestamp, wireguardKey } = this.#store;
     const { logger, requireNative } = this.#options;
     const keyPair = { privateKey: wireguardKey, publicKey: crypto.publicKey(wireguardKey) };
+    const offers = parseOffers(this.#options);
+    const forwarded = this.#options.ipForward
+      ? (view: NetmapView): readonly Prefix[] => forwardedRoutes(offers, view)
+      : undefined;
     const options = { crypto, keyPair, clock: this.#clock, logger, lastTimestamp, events: this.#pathEvents() };
-    return host === undefined ? new LoopPath(options) : new TunPath({ ...options, ...host, requireNative, stackPorts });
+    return host === undefined
+      ? new LoopPath(options)
+      : new TunPath({ ...options, ...host, requireNative, stackPorts, forwarded });
   }
 
   #pathEvents(): PacketPathEvents {

@@ -1,7 +1,7 @@
 // The packet path of a whole host: a TUN device, and a data thread that moves the packets and alone judges them. Here,
 // on the main thread, an engine that never sends nor receives a datagram is told the same, for what people and the
 // gateway ask; the userspace stack gets what is not the kernel's from the data thread, and gives its packets to it.
-import { type Endpoint, hostPrefix, type Prefix } from "../base/address.ts";
+import { type Endpoint, formatPrefix, hostPrefix, type Prefix } from "../base/address.ts";
 import { assert } from "../base/assert.ts";
 import { MTU_DEFAULT_BYTES } from "../base/limits.ts";
 import type { NetmapView } from "../control/netmap.ts";
@@ -17,6 +17,8 @@ import type { Netstack } from "../netstack/contract.ts";
 import { DataThread } from "./data-thread.ts";
 import type { DataThreadNotice, DataThreadStatus } from "./data-thread-messages.ts";
 import { LoopDriver } from "./driver.ts";
+import type { ForwardPlan } from "./forward-side.ts";
+import { routePrefixes } from "./gateway-offers.ts";
 import { eachPacket, PacketBatch } from "./packet-batch.ts";
 import {
   openPort,
@@ -29,6 +31,7 @@ import {
 import { BadgeHost } from "./tun/badge-host.ts";
 import { planBadge } from "./tun/badge-plan.ts";
 import { BadgeUapi } from "./tun/badge-uapi.ts";
+import { type ForwardHostPlan, HostForward } from "./tun/host-forward.ts";
 import { closeSockets, openedOf, openSockets } from "./tun/outer-sockets.ts";
 import { resolverAddressesOf } from "./tun/overlay-names.ts";
 import { openUapi } from "./tun/uapi-open.ts";
@@ -41,6 +44,8 @@ export interface TunPathOptions extends PathOptions {
   readonly tun: TunDevice;
   readonly requireNative: boolean;
   readonly journalFolder: string;
+  /** Routes that the kernel forwards, of that netmap; undefined: the userspace gateway serves them all. */
+  readonly forwarded: ((view: NetmapView) => readonly Prefix[]) | undefined;
   /** TCP ports of the own addresses that the stack answers. */
   readonly stackPorts: readonly number[];
 }
@@ -60,6 +65,7 @@ export class TunPath implements PacketPath {
   #udp: UdpPair | undefined;
   #stack: Netstack | undefined;
   #host: BadgeHost | undefined;
+  #forward: HostForward | undefined;
   #uapi: UapiServer | undefined;
   #view: NetmapView | undefined;
   #lastStatus: DataThreadStatus | undefined;
@@ -150,8 +156,11 @@ export class TunPath implements PacketPath {
     // would take those for forged.
     this.#stack?.setLocalAddresses(reserved);
     this.#stack?.setTransit([...state.transit, ...state.addresses.map(hostPrefix)]);
-    const prefixes = [...state.transit, ...reserved.map(hostPrefix)];
-    const plan = { prefixes, tcpPorts: stackPorts, ownAddresses: state.addresses };
+    const forward = this.#forwardPlan(view);
+    const routes = new Set((forward === undefined ? [] : routePrefixes(view)).map(formatPrefix));
+    const transit = state.transit.filter((prefix) => !routes.has(formatPrefix(prefix)));
+    const prefixes = [...transit, ...reserved.map(hostPrefix)];
+    const plan = { prefixes, tcpPorts: stackPorts, ownAddresses: state.addresses, forward };
     this.#running.tell(() => ({ kind: "stack", plan }));
     this.#running.apply(state).then(
       (refused) => {
@@ -162,6 +171,31 @@ export class TunPath implements PacketPath {
       () => undefined, // the thread that starts in its place begins with this state
     );
     this.#host?.follow(planBadge(view));
+    this.#followForward();
+  }
+
+  #forwardPlan(view: NetmapView): (ForwardPlan & ForwardHostPlan) | undefined {
+    const { forwarded, tun } = this.#options;
+    if (forwarded === undefined) return undefined;
+    const { addresses, overlay } = planBadge(view);
+    return {
+      device: tun.name,
+      ownAddresses: addresses.map(({ address }) => address),
+      served: forwarded(view),
+      overlay,
+      mtuBytes: MTU_DEFAULT_BYTES,
+    };
+  }
+
+  #followForward(): void {
+    const plan = this.#view === undefined ? undefined : this.#forwardPlan(this.#view);
+    if (plan === undefined) return;
+    this.#forward?.update(plan).catch((error: unknown) => {
+      this.#options.logger.error(
+        { event: "forward-failed", err: error },
+        "what is forwarded is not as the netmap has it",
+      );
+    });
   }
 
   async enter(): Promise<void> {
@@ -182,7 +216,10 @@ export class TunPath implements PacketPath {
     });
     const plan = planBadge(this.#view);
     this.#host = await BadgeHost.up({ name: tun.name, mtuBytes: MTU_DEFAULT_BYTES, journalFolder, logger }, plan);
+    const forward = this.#forwardPlan(this.#view);
+    if (forward !== undefined) this.#forward = await HostForward.up(forward, { journalFolder, logger });
     this.#host.follow(planBadge(this.#view)); // it may have changed meanwhile
+    this.#followForward();
   }
 
   setSignKey(key: Uint8Array): void {
@@ -234,7 +271,11 @@ export class TunPath implements PacketPath {
     this.turns.stop();
     await this.#uapi?.close();
     try {
-      await this.#host?.down();
+      try {
+        await this.#forward?.down();
+      } finally {
+        await this.#host?.down();
+      }
     } finally {
       await this.#thread?.stop();
       if (this.#udp !== undefined) closeSockets(this.#udp);

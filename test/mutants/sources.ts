@@ -89,6 +89,7 @@ export const MUTATED: readonly MutatedSource[] = [
     file: "src/peer/gateway-offers.ts",
     tests: ["test/peer/gateway-offers.test.ts", "test/peer/gateway.test.ts"],
   },
+  { file: "src/peer/forward-side.ts", tests: ["test/peer/forward-side.test.ts"] },
   { file: "src/peer/gateway-request.ts", tests: ["test/peer/gateway.test.ts", "test/peer/name-dial.test.ts"] },
   { file: "src/peer/name-dial.ts", tests: ["test/peer/name-dial.test.ts", "test/peer/gateway.test.ts"] },
   // what a host's resolver asks

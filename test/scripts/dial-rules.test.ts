@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { SocksReplyError } from "../../src/cli/socks-client.ts";
 import { Lab, type Namespace } from "../namespaces.ts";
 import { needs } from "../needs.ts";
+import { GROUPS, HOST, MAPPED, NEIGHBOUR, NO_UNICAST, OWN, SITE, V4_MAPPED } from "./dial-addresses.ts";
 import { type Recorder, TestNetwork, type TestPeer } from "./network.ts";
 import { until } from "./program.ts";
 
@@ -14,39 +15,6 @@ const PORT = 8080;
 const DENIED = 2; // SOCKS reply: not allowed by the rules
 const UNREACHABLE = 4;
 const REFUSED = 5;
-const HOST = "10.55.0.1"; // the machine of coordinator, gateway and agent
-const SITE = "10.55.0.2"; // the private network behind the gateway
-
-/** On the gateway's machine itself. */
-const OWN = ["127.0.0.1", "127.8.9.10", "::1", "0.0.0.0", "0.1.2.3", "::", HOST, "fd55::1"];
-/** Addresses of the neighbour, to which the gateway's machine has routes: only the dial rules stand before them. */
-const NEIGHBOUR = [
-  "169.254.169.254",
-  "169.254.7.7",
-  "168.63.129.16",
-  "100.100.100.200",
-  "192.0.0.192",
-  "fd00:ec2::254",
-  "fd20:ce::254",
-  "fec0::7",
-];
-/** 127.0.0.1, the gateway's own address and the metadata address, in other clothes; the neighbour holds these, too. */
-const MAPPED = [
-  "::127.0.0.1",
-  "::ffff:0:127.0.0.1",
-  "64:ff9b::127.0.0.1",
-  "64:ff9b::10.55.0.1",
-  "64:ff9b::169.254.169.254",
-  "64:ff9b:1::7f00:1",
-  "2002:7f00:1::1",
-  "2002:a37:1::1",
-  "2002:a9fe:a9fe::1",
-  "2001:0:7f00:1::1",
-];
-const V4_MAPPED = ["::ffff:127.0.0.1", "::ffff:10.55.0.1", "::ffff:169.254.169.254"];
-const GROUPS = ["224.0.0.1", "255.255.255.255", "10.55.0.255", "ff02::1", "fe80::1"];
-/** No packet to these is ever made: the agent's own end says so, before any gateway is asked. */
-const NO_UNICAST = ["0.0.0.0", "0.1.2.3", "::", "224.0.0.1", "255.255.255.255", "ff02::1"];
 
 describe.runIf(needs("linux", "netns", "ipv6"))("an agent granted everything through a gateway", () => {
   const lab = new Lab();

@@ -14,9 +14,10 @@ import { writeDurably } from "../state.ts";
 import type { Place } from "./host-tools.ts";
 
 export const DEVICE_NAME = /^[a-zA-Z0-9_=+.-]{1,15}$/; // wg-quick's
-export const SYSCTLS = ["net.ipv4.conf.all.src_valid_mark"] as const;
+export const FORWARDING = ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"] as const;
+export const SYSCTLS = ["net.ipv4.conf.all.src_valid_mark", ...FORWARDING] as const;
 
-const FILE_NAME = /^(?:tun|dns)-[a-zA-Z0-9_=+.-]{1,15}-\d{1,10}-\d{1,20}\.json(?:\.(\d{1,10})-(\d{1,20}))?$/;
+const FILE_NAME = /^(?:tun|dns|forward)-[a-zA-Z0-9_=+.-]{1,15}-\d{1,10}-\d{1,20}\.json(?:\.(\d{1,10})-(\d{1,20}))?$/;
 const FOLDER_MODE = 0o700;
 const WRITABLE_BY_OTHERS = 0o022;
 
@@ -44,6 +45,8 @@ const stepSchema = z.discriminatedUnion("kind", [
     mtuBytes: u32,
     addressMode: z.enum(["eui64", "none", "stable_secret", "random"]).nullable(),
   }),
+  /** The table that says what is forwarded from and to the device. */
+  z.strictObject({ kind: z.literal("forward-table") }),
   /** What systemd-resolved was told of the device. */
   z.strictObject({ kind: z.literal("names") }),
 ]);
@@ -95,7 +98,7 @@ function openFolder(folder: string): void {
   checkOwner(folder);
 }
 
-/** The journal of one device of this process: of its network, or of its names. */
+/** The journal of one device of this process: of its network, its names, or what is forwarded by it. */
 export class UndoJournal {
   readonly #folder: string;
   readonly #path: string;
@@ -103,7 +106,7 @@ export class UndoJournal {
   #there = false;
 
   /** @throws STATE_UNREADABLE when the folder can't be used */
-  constructor(folder: string, place: Place, device: Journal["device"], what: "tun" | "dns" = "tun") {
+  constructor(folder: string, place: Place, device: Journal["device"], what: "tun" | "dns" | "forward" = "tun") {
     openFolder(folder);
     this.#folder = folder;
     this.#path = join(folder, `${what}-${device.name}-${place.pid}-${place.start || "0"}.json`);

@@ -6,11 +6,13 @@ import { errnoOf } from "../real-network.ts";
 import { type HostTools, hostTools, IpCommand } from "./host-tools.ts";
 import {
   claimJournal,
+  FORWARDING,
   type FoundJournal,
   type Journal,
   readJournals,
   releaseJournal,
   removeJournal,
+  type SYSCTLS,
   type UndoStep,
 } from "./undo-journal.ts";
 
@@ -41,6 +43,9 @@ const MAIN_TABLE = 254; // rtnetlink(7): RT_TABLE_MAIN
 
 /** "wirebadge-wg0" */
 export const nftTable = (device: string): string => `wirebadge-${device}`;
+
+/** "wirebadge-forward-wb0" */
+export const forwardTableName = (device: string): string => `wirebadge-forward-${device}`;
 
 /** How `ip rule add` and `ip rule del` are told of it. */
 export function ruleText(step: UndoStep & { kind: "rule" }): string {
@@ -80,6 +85,7 @@ export class Undoer {
       ...(await this.#deviceSteps(steps)),
       ...(await this.#tables(of("nft"))),
       ...(await this.#sysctls(of("sysctl"))),
+      ...(await this.#forwardTable(of("forward-table"))), // after the sysctl: nothing is forwarded without it
     ];
   }
 
@@ -134,12 +140,31 @@ export class Undoer {
     return ran.code === 0 ? [] : [ran.stderr.trim()];
   }
 
-  /** Left as it is while somebody else's default route by mark needs it, or when it was changed after us. */
+  async #forwardTable(steps: readonly UndoStep[]): Promise<string[]> {
+    if (steps.length === 0) return [];
+    const table = `table inet ${forwardTableName(this.#device.name)}`;
+    const ran = await this.#tools.run("nft", ["-f", "-"], `add ${table}\ndelete ${table}\n`);
+    if (ran === undefined) return ["`nft` is no longer there"];
+    return ran.code === 0 ? [] : [ran.stderr.trim()];
+  }
+
+  /** Somebody else's default route by mark, or another device of ours that is forwarded by. */
+  async #isNeeded(key: (typeof SYSCTLS)[number]): Promise<boolean> {
+    if (FORWARDING.some((each) => each === key)) {
+      const ran = await this.#tools.run("nft", ["list", "tables", "inet"]);
+      const own = forwardTableName(this.#device.name);
+      const tables = ran?.stdout.match(/wirebadge-forward-\S+/g) ?? [];
+      return tables.some((table) => table !== own);
+    }
+    const rows = await this.#ip.list(ruleRow, ["-4", "rule", "show"]);
+    return rows.some((row) => row.not === null && row.fwmark !== undefined);
+  }
+
+  /** Left as it is while it is needed, or when it was changed after us. */
   async #sysctls(steps: readonly (UndoStep & { kind: "sysctl" })[]): Promise<string[]> {
     const problems: string[] = [];
     for (const { key, former, set } of steps) {
-      const rows = await this.#ip.list(ruleRow, ["-4", "rule", "show"]);
-      if (rows.some((row) => row.not === null && row.fwmark !== undefined)) continue;
+      if (await this.#isNeeded(key)) continue;
       try {
         if (former !== set && this.#tools.readSysctl(key) === set) this.#tools.writeSysctl(key, former);
       } catch (error) {
