@@ -1,6 +1,7 @@
 // One WebSocket of the peer to its coordinator, from connecting to its end: handshake, hello, proof, records. Knows
 // nothing of sessions, leases or retries; control-client.ts does.
 import { WebSocket } from "ws";
+import { type Address, parseAddress } from "../base/address.ts";
 import { fromBase64 } from "../base/bytes.ts";
 import { WirebadgeError } from "../base/errors.ts";
 import { CONTROL_ANSWER_MAX_MS, CONTROL_RECORD_MAX_BYTES, CONTROL_SEND_QUEUE_MAX_BYTES } from "../base/limits.ts";
@@ -40,6 +41,7 @@ export class ControlAttempt {
   #channel: Channel | undefined;
   #challenged = false;
   #ended = false;
+  #remoteAddress: Address | undefined;
 
   constructor(options: AttemptOptions, handler: AttemptHandler) {
     this.#options = options;
@@ -52,10 +54,18 @@ export class ControlAttempt {
       skipUTF8Validation: true,
     });
     this.#socket.binaryType = "nodebuffer";
+    this.#socket.on("upgrade", ({ socket }) => {
+      this.#remoteAddress = parseAddress(socket.remoteAddress?.replace(/%.*$/, "") ?? "");
+    });
     this.#socket.on("open", () => this.#onOpen());
     this.#socket.on("message", (data, isBinary) => this.#onMessage(data as Buffer, isBinary));
     this.#socket.on("error", (cause) => this.#end(this.#unreachable(cause.message, cause)));
     this.#socket.on("close", (code, reason) => this.#onClose(code, reason.toString("latin1")));
+  }
+
+  /** Of the coordinator, or of the proxy before it, once there is a connection. */
+  get remoteAddress(): Address | undefined {
+    return this.#remoteAddress;
   }
 
   /** False when the channel is not up, or so far behind that it was given up. */

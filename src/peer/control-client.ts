@@ -1,6 +1,7 @@
 // The peer's end of the control channel: connects, proves its keys, enrols or resumes, keeps the netmap and the lease
 // fresh, and comes back after every interruption with jittered backoff. What it learns it emits; it decides nothing
 // about packets.
+import type { Address } from "../base/address.ts";
 import { fromBase64, toBase64 } from "../base/bytes.ts";
 import { ERROR_CODES, type ErrorCode, WirebadgeError } from "../base/errors.ts";
 import {
@@ -107,6 +108,7 @@ export class ControlClient {
   #state: ControlState = "disconnected";
   #attempt: ControlAttempt | undefined;
   #attemptNumber = 0;
+  #remoteAddress: Address | undefined;
   #failures = 0;
   #session: string | undefined;
   #offers: Offers;
@@ -150,6 +152,11 @@ export class ControlClient {
 
   get session(): string | undefined {
     return this.#session;
+  }
+
+  /** Where the coordinator was last found, by a channel that it has proved to be its own. */
+  get remoteAddress(): Address | undefined {
+    return this.#remoteAddress;
   }
 
   /** Key and `HOST:PORT`s to probe from the WireGuard socket, while connected. */
@@ -298,6 +305,7 @@ export class ControlClient {
     }
     const signature = toBase64(signHello(crypto, signSeed, handshakeHash));
     const attempt = this.#attempt!;
+    this.#remoteAddress = attempt.remoteAddress;
     attempt.send({ type: "hello", version: PROTOCOL_VERSION, signKey: toBase64(signKey), signature, software });
     this.#admissionSentMs = this.#options.clock.nowMs();
     const keys = { publicKey: toBase64(publicKey), proof: toBase64(proof) };

@@ -291,7 +291,14 @@ class Peer {
     const options = { crypto, keyPair, clock: this.#clock, logger, lastTimestamp, events: this.#pathEvents() };
     return host === undefined
       ? new LoopPath(options)
-      : new TunPath({ ...options, ...host, requireNative, stackPorts, forwarded });
+      : new TunPath({
+          ...options,
+          ...host,
+          requireNative,
+          stackPorts,
+          forwarded,
+          coordinatorAddress: () => this.#control.remoteAddress,
+        });
   }
 
   #pathEvents(): PacketPathEvents {

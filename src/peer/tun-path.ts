@@ -1,7 +1,7 @@
 // The packet path of a whole host: a TUN device, and a data thread that moves the packets and alone judges them. Here,
 // on the main thread, an engine that never sends nor receives a datagram is told the same, for what people and the
 // gateway ask; the userspace stack gets what is not the kernel's from the data thread, and gives its packets to it.
-import { type Endpoint, formatPrefix, hostPrefix, type Prefix } from "../base/address.ts";
+import { type Address, type Endpoint, formatPrefix, hostPrefix, type Prefix } from "../base/address.ts";
 import { assert } from "../base/assert.ts";
 import { MTU_DEFAULT_BYTES } from "../base/limits.ts";
 import type { NetmapView } from "../control/netmap.ts";
@@ -29,7 +29,7 @@ import {
   prefixed,
 } from "./packet-path.ts";
 import { BadgeHost } from "./tun/badge-host.ts";
-import { planBadge } from "./tun/badge-plan.ts";
+import { type BadgePlan, planBadge } from "./tun/badge-plan.ts";
 import { BadgeUapi } from "./tun/badge-uapi.ts";
 import { type ForwardHostPlan, HostForward } from "./tun/host-forward.ts";
 import { closeSockets, openedOf, openSockets } from "./tun/outer-sockets.ts";
@@ -44,6 +44,8 @@ export interface TunPathOptions extends PathOptions {
   readonly tun: TunDevice;
   readonly requireNative: boolean;
   readonly journalFolder: string;
+  /** Where the control channel leads now, or led last. */
+  readonly coordinatorAddress: () => Address | undefined;
   /** Routes that the kernel forwards, of that netmap; undefined: the userspace gateway serves them all. */
   readonly forwarded: ((view: NetmapView) => readonly Prefix[]) | undefined;
   /** TCP ports of the own addresses that the stack answers. */
@@ -170,14 +172,18 @@ export class TunPath implements PacketPath {
       },
       () => undefined, // the thread that starts in its place begins with this state
     );
-    this.#host?.follow(planBadge(view));
+    this.#host?.follow(this.#planBadge(view));
     this.#followForward();
+  }
+
+  #planBadge(view: NetmapView): BadgePlan {
+    return planBadge(view, this.#options.coordinatorAddress());
   }
 
   #forwardPlan(view: NetmapView): (ForwardPlan & ForwardHostPlan) | undefined {
     const { forwarded, tun } = this.#options;
     if (forwarded === undefined) return undefined;
-    const { addresses, overlay } = planBadge(view);
+    const { addresses, overlay } = this.#planBadge(view);
     return {
       device: tun.name,
       ownAddresses: addresses.map(({ address }) => address),
@@ -214,11 +220,11 @@ export class TunPath implements PacketPath {
       logger,
       stop: async () => this.#ended.resolve(undefined),
     });
-    const plan = planBadge(this.#view);
+    const plan = this.#planBadge(this.#view);
     this.#host = await BadgeHost.up({ name: tun.name, mtuBytes: MTU_DEFAULT_BYTES, journalFolder, logger }, plan);
     const forward = this.#forwardPlan(this.#view);
     if (forward !== undefined) this.#forward = await HostForward.up(forward, { journalFolder, logger });
-    this.#host.follow(planBadge(this.#view)); // it may have changed meanwhile
+    this.#host.follow(this.#planBadge(this.#view)); // it may have changed meanwhile
     this.#followForward();
   }
 

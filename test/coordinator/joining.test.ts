@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { parseAddress } from "../../src/base/address.ts";
 import { TestNetwork } from "./network.ts";
 
 let network: TestNetwork;
@@ -25,4 +26,5 @@ test("a peer enrols by token and gets its session, a netmap and a lease", async 
   expect(peer.leases[0]!.lifetimeMs).toBe(300_000);
   expect(Math.abs(peer.offsetMs)).toBeLessThan(5_000);
   expect(peer.problems).toEqual([]);
+  expect(peer.client.remoteAddress).toEqual(parseAddress("127.0.0.1")); // which no route may lead away
 });

@@ -16,6 +16,7 @@ export interface BadgeHostOptions {
 const WHY = {
   "too-wide": "a netmap may not take a host's default route: add it by hand if you mean it",
   "served-here": "this host is a gateway into it and dials there over its own network",
+  coordinator: "the coordinator is in it, and could no longer be reached: let the route leave its address out",
   "no-ipv6": "IPv6 is switched off on this host (net.ipv6.conf.*.disable_ipv6)",
   taken: "another device of this host has that very route: what goes there does not go through a gateway",
 } as const;

@@ -1,6 +1,7 @@
 // What a peer under a coordinator wants of the host around its TUN device: its overlay addresses, and routes to all
 // that its netmap leads to. Values alone.
 import {
+  type Address,
   formatPrefix,
   hostPrefix,
   isV4Prefix,
@@ -19,9 +20,10 @@ export interface LeftOut {
   readonly prefix: Prefix;
   /**
    * "too-wide": the host's default route is not a coordinator's to take. "served-here": this host is a gateway into it
-   * and dials there over its own network. "no-ipv6": the host can't have it.
+   * and dials there over its own network. "coordinator": the coordinator is in it, and would be out of reach for who
+   * needs it to reach the gateway. "no-ipv6": the host can't have it.
    */
-  readonly why: "too-wide" | "served-here" | "no-ipv6";
+  readonly why: "too-wide" | "served-here" | "coordinator" | "no-ipv6";
 }
 
 export interface BadgePlan {
@@ -37,8 +39,11 @@ function parsed(texts: readonly string[]): Prefix[] {
   return texts.map(parsePrefix).filter((prefix) => prefix !== undefined);
 }
 
-/** Of the network's prefixes and the peers', those of a family that this peer has an address of. */
-export function planBadge(view: NetmapView): BadgePlan {
+/**
+ * Of the network's prefixes and the peers', those of a family that this peer has an address of. `coordinator`: where
+ * the control channel leads.
+ */
+export function planBadge(view: NetmapView, coordinator: Address | undefined): BadgePlan {
   const own = view.self.addresses
     .map(parseAddress)
     .filter((address) => address !== undefined)
@@ -54,6 +59,8 @@ export function planBadge(view: NetmapView): BadgePlan {
   const leftOut: LeftOut[] = [];
   for (const prefix of sortPrefixes([...unique.values()]).reverse()) {
     if (lengthOf(prefix) < ROUTE_BITS_MIN) leftOut.push({ prefix, why: "too-wide" });
+    else if (coordinator !== undefined && prefixesOverlap(hostPrefix(coordinator), prefix))
+      leftOut.push({ prefix, why: "coordinator" });
     else if (served.some((other) => prefixesOverlap(other, prefix))) leftOut.push({ prefix, why: "served-here" });
     else if (!isCovered(prefix, beyond)) beyond.push(prefix);
   }

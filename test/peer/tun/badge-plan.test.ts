@@ -1,6 +1,6 @@
 // What a netmap asks of the host around a TUN device.
 import { expect, test } from "vitest";
-import { formatPrefix } from "../../../src/base/address.ts";
+import { formatPrefix, parseAddress } from "../../../src/base/address.ts";
 import type { NetmapView, PeerEntry } from "../../../src/control/netmap.ts";
 import { planBadge } from "../../../src/peer/tun/badge-plan.ts";
 import { formatInterfaceAddress } from "../../../src/peer/tun/route-plan.ts";
@@ -16,7 +16,7 @@ function viewOf(own: readonly string[], prefixes: readonly string[], routes: rea
 }
 
 function planned(...args: Parameters<typeof viewOf>) {
-  const { addresses, overlay, beyond, leftOut } = planBadge(viewOf(...args));
+  const { addresses, overlay, beyond, leftOut } = planBadge(viewOf(...args), parseAddress("192.0.2.9"));
   return {
     addresses: addresses.map(formatInterfaceAddress),
     overlay: overlay.map(formatPrefix),
@@ -66,4 +66,11 @@ test("no default route, whole or in parts, and nothing that this host itself ser
     "2000::/3 too-wide",
     "::/0 too-wide",
   ]);
+});
+
+test("no route that the coordinator is in, and every other beside it", () => {
+  const peers = ["192.0.2.0/24", "192.0.2.9/32", "192.0.2.10/32", "192.0.0.0/16", "198.51.100.0/24"];
+  const { beyond, leftOut } = planned(["fd4e:8b1c:22a0::1", "10.77.0.1"], peers);
+  expect(beyond.sort()).toEqual(["192.0.2.10/32", "198.51.100.0/24"]);
+  expect(leftOut.sort()).toEqual(["192.0.0.0/16 coordinator", "192.0.2.0/24 coordinator", "192.0.2.9/32 coordinator"]);
 });
