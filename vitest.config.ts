@@ -1,6 +1,7 @@
 import { defineConfig } from "vitest/config";
 
-const realtime = ["test/realtime/**/*.test.ts"];
+// The second: each is a network of its own that mostly waits for its processes.
+const realtime = ["test/realtime/**/*.test.ts", "test/interop/tun-up*.test.ts"];
 const real = ["test/interop/**/*.test.ts", "test/hostile/**/*.test.ts", "test/scripts/**/*.test.ts"];
 
 // In-process too, but each takes seconds: in `npm test`, not in `npm run check`.
@@ -39,6 +40,7 @@ export default defineConfig({
         test: {
           name: "real",
           include: real,
+          exclude: realtime,
           testTimeout: 240_000,
           hookTimeout: 60_000,
           maxWorkers: 1,

@@ -337,6 +337,8 @@ export class Filter {
     if (this.#allowAll) return ALLOW_ALL;
     const session = this.#sessions.at(slot);
     this.#clockMs = nowMs + this.#offsetMs;
+    const isFirstFragment = info.isFragment && !info.isLaterFragment;
+    if (isFirstFragment) session.fragments?.forget(nowMs, direction, info);
     const gate = this.#gate(session, direction);
     if (gate !== undefined) return this.#deny(nowMs, direction, session, info, gate);
     if (info.innerOffset > 0) return this.#judgeIcmpError(nowMs, direction, session, info, buffer, offset);
@@ -348,7 +350,7 @@ export class Filter {
     } else ports = portsOf(direction, info);
     this.#key.set(direction, slot, info, ports);
     const verdict = this.#judgeKey(nowMs, direction, session, info);
-    if (verdict.allowed && info.isFragment && !info.isLaterFragment) {
+    if (verdict.allowed && isFirstFragment) {
       session.fragments ??= new FirstFragments();
       session.fragments.remember(nowMs, direction, info, ports);
     }

@@ -59,6 +59,13 @@ export class FirstFragments {
     return -1;
   }
 
+  /** Another first fragment has the same id: what comes behind it is not of the datagram before. */
+  forget(nowMs: number, direction: number, info: PacketInfo): void {
+    for (let place = this.find(nowMs, direction, info); place !== -1; place = this.find(nowMs, direction, info)) {
+      this.#untilMs[place] = Number.NEGATIVE_INFINITY;
+    }
+  }
+
   /** Of the first fragment's flow. */
   portsAt(place: number): number {
     return this.#words[place * WORDS + 10]!;

@@ -174,6 +174,20 @@ test("a fragment that goes on must be full, and its flag 0 or 1", () => {
   }
 });
 
+test("a closed channel seals and opens nothing: its keys are zeros", () => {
+  const [a, b] = pair(1_000);
+  const [message] = a.seal(Uint8Array.of(1)) as Uint8Array[];
+  for (const channel of [a, b]) channel.close();
+  expect(a.seal(Uint8Array.of(2))).toBe("channel-closed");
+  expect(b.open(message!)).toBe("channel-closed");
+});
+
+test("nor does a channel open behind its last counter", () => {
+  const { initiator, responder } = handshake();
+  const sealed = crypto.seal(initiator.send, 2 ** 32 - 1, Uint8Array.of(0, 7), new Uint8Array(0));
+  expect(new Channel(crypto, responder, 1_000, 2 ** 32 - 1).open(sealed)).toBe("channel-counter-spent");
+});
+
 test("a channel ends before its counter could come round", () => {
   const [a, b] = pair(1_000, 2 ** 32 - 2);
   expect(pass(a, b, Uint8Array.of(7))).toEqual(Uint8Array.of(7));

@@ -354,6 +354,19 @@ describe("fragments", () => {
     expect(b.in(FRAGMENTS_TIMEOUT_MS, later(1)).reason).toBe("FRAGMENT_WITHOUT_FIRST");
   });
 
+  test("behind a first one that was denied none passes, though one before it had the same id", () => {
+    const b = bench(all);
+    b.in(0, first(1));
+    b.in(0, first(1)); // twice, as a network may bring it
+    expect(b.in(0, { ...first(1), destinationPort: 81 }).allowed).toBe(false);
+    expect(b.in(0, later(1)).reason).toBe("FRAGMENT_WITHOUT_FIRST");
+    b.in(0, first(1));
+    b.filter.setOwnLease(undefined);
+    expect(b.in(0, first(1)).reason).toBe("NO_LEASE");
+    b.filter.setOwnLease(Number.MAX_SAFE_INTEGER);
+    expect(b.in(0, later(1)).reason).toBe("FRAGMENT_WITHOUT_FIRST");
+  });
+
   test("a later fragment is judged as a packet of the first one's flow", () => {
     const b = bench(all);
     b.in(0, first(1));

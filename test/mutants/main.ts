@@ -15,7 +15,7 @@ import type { Answer, Job } from "./worker.ts";
 const USAGE = `usage: npm run mutants [-- PATH …] [--core] [--workers N]
 
   PATH          only sources whose path begins so
-  --core        only those that \`npm test\` takes: filter, leases, replay window, mac checks, dial rules, tokens
+  --core        only those that \`npm test\` takes: inbound path, signed leases, replay window
   --workers N   processes at once (2)
 `;
 const HANG_MS = 120_000; // a mutant that loops for ever: its test would never end, which is missing it too

@@ -62,13 +62,16 @@ test("a socket that is closed again has no owner", () => {
   const check = new OwnerCheck("proc", 0, () => 0);
   const NOBODY = { allowed: false, reason: "not-found", uid: undefined };
   expect(check.judgeSocket(new Socket())).toEqual(NOBODY);
-  const half = Object.create(Socket.prototype, {
-    remoteAddress: { value: "127.0.0.1" },
-    remotePort: { value: 1 },
-    localAddress: { value: undefined },
-    localPort: { value: undefined },
-  }) as Socket;
-  expect(check.judgeSocket(half)).toEqual(NOBODY);
+  const half = (remote: string | undefined, local: string | undefined): Socket =>
+    Object.create(Socket.prototype, {
+      remoteAddress: { value: remote },
+      remotePort: { value: 1 },
+      localAddress: { value: local },
+      localPort: { value: 1 },
+    }) as Socket;
+  expect(check.judgeSocket(half("127.0.0.1", "127.0.0.1"))).toEqual({ allowed: true });
+  expect(check.judgeSocket(half("127.0.0.1", undefined))).toEqual(NOBODY);
+  expect(check.judgeSocket(half(undefined, "127.0.0.1"))).toEqual(NOBODY);
 });
 
 test("another uid, a client that isn't found, and one that isn't local are refused; root is no exception", () => {
