@@ -2,6 +2,7 @@ import { defineConfig } from "vitest/config";
 
 // The second: each is a network of its own that mostly waits for its processes.
 const realtime = ["test/realtime/**/*.test.ts", "test/interop/tun-up*.test.ts"];
+const long = ["test/long/**/*.test.ts"];
 const real = ["test/interop/**/*.test.ts", "test/hostile/**/*.test.ts", "test/scripts/**/*.test.ts"];
 
 // In-process too, but each takes seconds: in `npm test`, not in `npm run check`.
@@ -30,7 +31,7 @@ export default defineConfig({
         test: {
           name: "unit",
           include: ["test/**/*.test.ts"],
-          exclude: [...real, ...realtime, ...slow],
+          exclude: [...real, ...realtime, ...long, ...slow],
           ...threads,
         },
       },
@@ -45,6 +46,17 @@ export default defineConfig({
           hookTimeout: 60_000,
           maxWorkers: 1,
           sequence: { groupOrder: 1 },
+        },
+      },
+      {
+        // Real parts too, for which `npm test` has no time: `npm run proof`, one file at a time.
+        test: {
+          name: "long",
+          include: long,
+          testTimeout: 600_000,
+          hookTimeout: 600_000,
+          maxWorkers: 1,
+          sequence: { groupOrder: 3 },
         },
       },
       {

@@ -11,7 +11,7 @@ import { randomBytes, SeededRandom } from "../../src/base/random.ts";
 import { leaseEndMs, signLease, verifyLease } from "../../src/control/lease.ts";
 import { PortableCrypto } from "../../src/crypto/portable.ts";
 import type { DesiredState } from "../../src/engine/desired-state.ts";
-import { Engine } from "../../src/engine/engine.ts";
+import { Engine, type EngineOptions } from "../../src/engine/engine.ts";
 import type { LinkDenial } from "../../src/engine/peer-link.ts";
 import type { AddressRule, DenialRecord, FlowRecord } from "../../src/filter/contract.ts";
 
@@ -50,6 +50,8 @@ export class Station {
   readonly denied: DenialRecord[] = [];
   readonly told: LinkDenial[] = [];
   readonly ended: FlowRecord[] = [];
+  /** Why a packet that the filter lets in goes no further; undefined: it does. */
+  refuse: EngineOptions["refuse"];
   /** Sessions that the coordinator was asked to wake. */
   readonly wanted: string[] = [];
 
@@ -70,6 +72,7 @@ export class Station {
       mode: "badge",
       mtuBytes: 1420,
       stopwatch: () => 0,
+      refuse: (nowMs, buffer, offset, length) => this.refuse?.(nowMs, buffer, offset, length),
       leases: {
         verify: (bytes) => {
           const lease = verifyLease(crypto, coordinatorKey, bytes);

@@ -43,6 +43,22 @@ test("what is granted arrives, and nothing is counted as dropped", () => {
   expect(drops(b)).toEqual({});
 });
 
+test("what the host's own rules refuse goes no further, and its sender is told", () => {
+  const { world, a, b, hostile } = hostileWorld();
+  b.refuse = (_nowMs, buffer, offset, length) => (length > 0 && buffer[offset]! >>> 4 === 6 ? "metadata" : undefined);
+  hostile.send(to(a, b.address));
+  world.run(SECOND_MS);
+  expect(b.delivered).toEqual([]);
+  expect(drops(b)).toEqual({ "inbound-denied-DIAL_REFUSED": 1 });
+  expect(b.denied).toMatchObject([{ hop: "destination", reason: "DIAL_REFUSED", ruleId: "metadata" }]);
+  const told = hostile.linkMessages.map((bytes) => decodeLinkMessage(bytes)?.kind);
+  expect(told).toContain("denial");
+  b.refuse = () => undefined;
+  hostile.send(to(a, b.address, 53, 4001));
+  world.run(SECOND_MS);
+  expect(texts(b)).toEqual(["hello"]);
+});
+
 test("junk, and messages of unknown tunnels, end in the device", () => {
   const { world, a, b } = hostileWorld();
   for (const bytes of [new Uint8Array(0), new Uint8Array(148).fill(1), new Uint8Array(40).fill(4), PAYLOAD])

@@ -24,7 +24,7 @@ export const PROOF_ITEMS: readonly ProofItem[] = [
     title: "wg --tun: faults, kills, floods, netns semantics, full rate",
     run: {
       files: [
-        ...["tun-faults", "tun-kill", "tun-flood", "tun-netns"].map((name) => `test/realtime/${name}.test.ts`),
+        ...["tun-faults", "tun-kill", "tun-flood", "tun-netns"].map((name) => `test/long/${name}.test.ts`),
         "test/interop/tun-wg.test.ts",
       ],
     },
