@@ -1,7 +1,11 @@
 import { defineConfig } from "vitest/config";
 
-// The second: each is a network of its own that mostly waits for its processes.
-const realtime = ["test/realtime/**/*.test.ts", "test/interop/tun-up*.test.ts"];
+// The others: each is a network of its own that mostly waits for its processes.
+const realtime = [
+  "test/realtime/**/*.test.ts",
+  "test/interop/tun-{up,up-*,wg}.test.ts",
+  "test/scripts/{coordinator-kill,peer-kill-series,restore}.test.ts",
+];
 const long = ["test/long/**/*.test.ts"];
 const real = ["test/interop/**/*.test.ts", "test/hostile/**/*.test.ts", "test/scripts/**/*.test.ts"];
 

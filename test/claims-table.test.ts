@@ -17,6 +17,12 @@ const table = `# Claims
 |---|---|---|---|---|---|
 | a | kills | 7 | 0 | 1 s | today |
 
+## TUN figures
+
+| Figure | us |
+|---|---|
+| speed | 1 |
+
 ## Not yet shown
 ### Of one kind
 - later

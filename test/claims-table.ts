@@ -1,6 +1,9 @@
 // test/CLAIMS.md as data, and its judgement against vitest's JSON report: a claim holds when each test that it names
 // has run and passed. claims.ts is the command.
 
+/** Sections that commands write: tables of other kinds. */
+const WRITTEN = new Set(["Proof", "Figures", "TUN figures"]);
+
 export interface Claim {
   readonly line: number;
   readonly claim: string;
@@ -66,7 +69,7 @@ export function parseClaims(text: string): ClaimsTable {
     if (line.startsWith("## "))
       heading = line.slice(3).trim(); // ### groups the items below it
     else if (heading === "Not yet shown" && /^[-*] /.test(line)) notYetShown.push(line.slice(2).trim());
-    if (heading === "Proof") continue; // a table of another kind, written by a command
+    if (WRITTEN.has(heading)) continue;
     if (!line.startsWith("|") || HEADER.test(line) || /^\|[\s|:-]+$/.test(line)) continue;
     const cells = cellsOf(line);
     const shownBy = [...(cells[1] ?? "").matchAll(/`([^`]+)`/g)].map((span) => (span[1] ?? "").trim());
