@@ -21,7 +21,11 @@ const slow = [
   "test/sim/{plants,tools}.test.ts",
   "test/wireguard/handshake-flood.test.ts",
   "test/policy/hostile-packets.test.ts",
-  "test/coordinator/old-copy.test.ts",
+  "test/coordinator/{deltas,old-copy,policy}.test.ts",
+  "test/cli/peer-commands.test.ts",
+  "test/peer/{packet-loop,tun/host-dns,tun/uapi-codec}.test.ts",
+  "test/policy/document.test.ts",
+  "test/wire/{merge,split}-twin.test.ts",
 ];
 const threads = {
   testTimeout: 60_000,
