@@ -7,6 +7,7 @@ import { MTU_DEFAULT_BYTES } from "../base/limits.ts";
 import type { NetmapView } from "../control/netmap.ts";
 import type { DesiredState, OwnLease } from "../engine/desired-state.ts";
 import { Engine } from "../engine/engine.ts";
+import { quietSink } from "../engine/quiet-sink.ts";
 import type { DenialRecord } from "../filter/contract.ts";
 import { cpuStopwatch, sharedMs, stopwatch } from "../io/clock.ts";
 import { Arena } from "../io/ffi/arena.ts";
@@ -79,7 +80,6 @@ export class TunPath implements PacketPath {
     const { crypto, keyPair, clock } = options;
     this.#options = options;
     this.turns = new LoopDriver(clock);
-    const nothing = (): void => undefined;
     this.judge = new Engine({
       crypto,
       random: osRandom,
@@ -87,14 +87,9 @@ export class TunPath implements PacketPath {
       mode: "badge",
       mtuBytes: MTU_DEFAULT_BYTES,
       sink: {
-        sendDatagram: nothing, // it has no tunnels and is given no packets
-        deliverPacket: nothing,
-        denied: nothing,
-        deniedByPeer: nothing,
-        flowEnded: nothing,
-        tunnelWanted: nothing,
-        tunnelUp: nothing,
-        tunnelFailed: nothing,
+        sendDatagram: () => undefined, // it has no tunnels and is given no packets
+        deliverPacket: () => undefined,
+        ...quietSink,
       },
       stopwatch,
       cpuStopwatch,

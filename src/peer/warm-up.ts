@@ -5,10 +5,11 @@ import { type Address, hostPrefix, makeV4 } from "../base/address.ts";
 import type { Random } from "../base/random.ts";
 import type { Crypto, KeyPair } from "../crypto/provider.ts";
 import { Engine } from "../engine/engine.ts";
+import { quietSink } from "../engine/quiet-sink.ts";
 import { cpuStopwatch, stopwatch } from "../io/clock.ts";
-import type { PacketMemory } from "../io/data-plane.ts";
 import { MemoryTun } from "../io/memory-tun.ts";
 import { MemoryUdpNetwork, type MemoryUdpSocket } from "../io/memory-udp-socket.ts";
+import { plainMemory } from "../io/plain-memory.ts";
 import { writeIpHeader } from "../wire/ip-header.ts";
 import { IPV4_HEADER_BYTES } from "../wire/ipv4.ts";
 import { PROTOCOL_UDP } from "../wire/packet.ts";
@@ -98,12 +99,7 @@ class End {
       leases: { verify: () => undefined },
       sink: {
         ...this.loop.engineSink,
-        denied: () => undefined,
-        deniedByPeer: () => undefined,
-        flowEnded: () => undefined,
-        tunnelWanted: () => undefined,
-        tunnelUp: () => undefined,
-        tunnelFailed: () => undefined,
+        ...quietSink,
       },
     });
     this.loop.attach(this.engine);
@@ -133,19 +129,6 @@ function packetBetween({ w3: source }: Address, { w3: destination }: Address): U
   writeIpHeader(packet, 0, 4, udpBytes, PROTOCOL_UDP, 0, 0, 0xffff, source, 0, 0, 0xffff, destination);
   writeUdpHeader(packet, PACKET_BYTES - udpBytes, PORT, PORT, udpBytes); // no checksum, as IPv4 allows
   return packet.fill(1, IPV4_HEADER_BYTES + UDP_HEADER_BYTES);
-}
-
-function plainMemory(sizeBytes: number): PacketMemory {
-  const bytes = new Uint8Array(sizeBytes);
-  let used = 64;
-  return {
-    bytes,
-    allocateAt(partBytes) {
-      const at = used;
-      used += (partBytes + 63) & -64;
-      return at;
-    },
-  };
 }
 
 function newKeyPair(crypto: Crypto, random: Random): KeyPair {

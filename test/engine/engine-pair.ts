@@ -6,8 +6,8 @@ import { fromUtf8, utf8 } from "../../src/base/bytes.ts";
 import { randomBytes, SeededRandom } from "../../src/base/random.ts";
 import type { Crypto } from "../../src/crypto/provider.ts";
 import { Engine } from "../../src/engine/engine.ts";
+import { quietSink } from "../../src/engine/quiet-sink.ts";
 import type { AddressRule } from "../../src/filter/contract.ts";
-import { quietSink } from "./quiet-sink.ts";
 
 const START_MS = 1_700_000_000_000;
 const FOREVER_MS = 1e15;

@@ -2,8 +2,8 @@
 import { expect, test } from "vitest";
 import { HOUR_MS, MINUTE_MS } from "../../src/base/units.ts";
 import { Engine } from "../../src/engine/engine.ts";
+import { quietSink } from "../../src/engine/quiet-sink.ts";
 import { crypto, EPOCH, World } from "./engine-world.ts";
-import { quietSink } from "./quiet-sink.ts";
 
 function scene() {
   const world = new World();

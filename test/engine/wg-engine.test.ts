@@ -5,8 +5,8 @@ import { LOCAL_REPLIES_MAX, LOCAL_REPLIES_PER_SECOND_MAX } from "../../src/base/
 import { randomBytes, SeededRandom } from "../../src/base/random.ts";
 import { Engine } from "../../src/engine/engine.ts";
 import { PEER_LINK_PORT } from "../../src/engine/peer-link.ts";
+import { quietSink } from "../../src/engine/quiet-sink.ts";
 import { crypto, START_MS, udpPacket } from "./engine-world.ts";
-import { quietSink } from "./quiet-sink.ts";
 
 const [OURS, THEIRS] = [parseAddress("fd09::1")!, parseAddress("fd09::2")!];
 const CONFIGURED = parseEndpoint("192.0.2.2:51820")!;

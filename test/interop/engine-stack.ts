@@ -3,13 +3,13 @@
 import { type Address, type Endpoint, parseAddress, parseEndpoint, parsePrefix } from "../../src/base/address.ts";
 import { fromBase64 } from "../../src/base/bytes.ts";
 import { Engine } from "../../src/engine/engine.ts";
+import { quietSink } from "../../src/engine/quiet-sink.ts";
 import { SystemClock, stopwatch } from "../../src/io/clock.ts";
 import { chooseCrypto } from "../../src/io/crypto-choice.ts";
 import { osRandom } from "../../src/io/os-random.ts";
 import { DgramUdpPort, type UdpPort } from "../../src/io/udp.ts";
 import { UserspaceStack } from "../../src/netstack/stack.ts";
 import { LoopDriver } from "../../src/peer/driver.ts";
-import { quietSink } from "../engine/quiet-sink.ts";
 
 export interface StackPeer {
   /** Base64. */

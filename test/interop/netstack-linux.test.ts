@@ -25,6 +25,8 @@ describe.runIf(needs("netns", "tun", "nft", "ping"))("the userspace stack and th
     expect(out["nft"]).toBe("");
     expect(out["lossy from kernel"]).toEqual([out["expected lossy"], out["expected lossy"]]);
     expect(out["lossy from stack"]).toEqual([out["expected lossy"], out["expected lossy"], "closed"]);
+    const rules = String(out["lossy rules"]); // what the kernel says that it dropped, each way
+    expect(rules.match(/counter packets [1-9]/g), rules).toHaveLength(2);
     expect(out["counters"]).toMatchObject({ TCP_RETRANSMISSIONS: expect.any(Number) });
   });
 

@@ -201,12 +201,13 @@ out["udp refused"] = await kernelUdpRefused();
 if (process.argv[2] === "loss") {
   const drop = (hook: string): string =>
     `add chain inet lossy ${hook} { type filter hook ${hook} priority 0; }
-     add rule inet lossy ${hook} meta l4proto tcp numgen random mod 100 < 2 drop`;
+     add rule inet lossy ${hook} meta l4proto tcp numgen random mod 100 < 2 counter drop`;
   out["nft"] = run("nft", `add table inet lossy\n${drop("input")}\n${drop("output")}`);
   const lossyBytes = 2 * 1024 * 1024;
   out["expected lossy"] = hashOfBlocks(lossyBytes, SEED);
   out["lossy from kernel"] = await bulkFromKernel("v4", 7003, lossyBytes);
   out["lossy from stack"] = await bulkFromStack("v6", lossyBytes);
+  out["lossy rules"] = run("nft", "list table inet lossy");
 }
 out["counters"] = Object.fromEntries(Object.entries(stack.counters).filter(([, value]) => value > 0));
 stopped = true;

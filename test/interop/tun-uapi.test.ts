@@ -11,6 +11,7 @@ import { UAPI_FOLDER } from "../../src/peer/tun/uapi-server.ts";
 import { Lab, type Namespace } from "../namespaces.ts";
 import { needs, requireTool } from "../needs.ts";
 import { until } from "../scripts/program.ts";
+import { fetchedHash } from "./fetched.ts";
 import { hashOfBlob } from "./http-target.ts";
 import { type StockEnd, startStock } from "./stock-wireguard.ts";
 import { A, B, type ConfigOptions, configOf, deviceOf, joined, publicKeyOf, serve, TunEnd } from "./tun-end.ts";
@@ -98,18 +99,12 @@ async function lostPings(namespace: Namespace, host: string): Promise<number> {
   return 100 - Number(/ (\d+) received/.exec(ran.stdout)?.[1]);
 }
 
-async function fetched(namespace: Namespace, bytes: number, ...more: readonly string[]): Promise<string> {
-  const words = [`http://${B.inside[4]}:8000/blob/${bytes}`, "--max-time", "60", ...more].join(" ");
-  const command = `${requireTool("curl")} -sS --fail ${words} | sha256sum`;
-  return (await namespace.run("sh", ["-c", command])).stdout.split(" ")[0]!;
-}
-
 describe.runIf(needs("root", "tun", "netns", "wg", "wireguard-go", "curl", "ping"))("wg(8) on a TUN device", () => {
   test("shows what the other end shows of 20 MB, the handshake and the endpoint, and the file's settings", async () => {
     await using lab = new Lab();
     await using ends = await Ends.start(lab);
     await serve(ends.b);
-    expect(await fetched(ends.a, BLOB_BYTES)).toBe(hashOfBlob(BLOB_BYTES));
+    expect(await fetchedHash(ends.a, B.inside[4], 8_000, BLOB_BYTES, { maxSeconds: 60 })).toBe(hashOfBlob(BLOB_BYTES));
     await until("equal counters", async () => {
       const [received, sent] = counts((await ends.show("transfer")).get(publicKeyOf(B)));
       const [theirReceived, theirSent] = counts((await ends.theirs.show("transfer")).get(publicKeyOf(A)));
@@ -161,7 +156,7 @@ describe.runIf(needs("root", "tun", "netns", "wg", "wireguard-go", "curl", "ping
     await using lab = new Lab();
     await using ends = await Ends.start(lab);
     await serve(ends.b);
-    const download = fetched(ends.a, BLOB_BYTES, "--limit-rate", "4M");
+    const download = fetchedHash(ends.a, B.inside[4], 8_000, BLOB_BYTES, { rate: "4M", maxSeconds: 60 });
     await until("half of it", async () => counts((await ends.show("transfer")).get(publicKeyOf(B)))[0]! > 6_000_000);
     const [before] = counts((await ends.show("transfer")).get(publicKeyOf(B)));
     await ends.set("listen-port", "51999");

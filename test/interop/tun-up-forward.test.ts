@@ -8,9 +8,10 @@ import { needs, requireTool } from "../needs.ts";
 import { GROUPS, HOST, MAPPED, NEIGHBOUR, NO_UNICAST, OWN, SITE, V4_MAPPED } from "../scripts/dial-addresses.ts";
 import type { Recorder, TestPeer } from "../scripts/network.ts";
 import { until } from "../scripts/program.ts";
+import { fetchedHash } from "./fetched.ts";
 import { hashOfBlob } from "./http-target.ts";
 import { readSysctl } from "./namespace-tools.ts";
-import { deviceName, fetchedHash, serveBlobs, UpScene } from "./tun-up-scene.ts";
+import { deviceName, serveBlobs, UpScene } from "./tun-up-scene.ts";
 
 const PORT = 8080;
 const CLOSED = 8081;

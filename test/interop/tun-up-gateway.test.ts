@@ -6,8 +6,9 @@ import type { Namespace } from "../namespaces.ts";
 import { needs } from "../needs.ts";
 import { exchange, type Recorder, type TestPeer } from "../scripts/network.ts";
 import { until } from "../scripts/program.ts";
+import { fetchedHash } from "./fetched.ts";
 import { hashOfBlob } from "./http-target.ts";
-import { chatter, connects, deviceName, fetchedHash, serveBlobs, UpScene } from "./tun-up-scene.ts";
+import { chatter, connects, deviceName, serveBlobs, UpScene } from "./tun-up-scene.ts";
 
 const BLOB_BYTES = 10_000_000;
 const VIA = ["node:gw"];

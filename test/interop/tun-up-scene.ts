@@ -2,7 +2,6 @@
 // each a machine of its own.
 import { fileURLToPath } from "node:url";
 import { Lab, type Namespace } from "../namespaces.ts";
-import { requireTool } from "../needs.ts";
 import { TestNetwork } from "../scripts/network.ts";
 import { Program } from "../scripts/program.ts";
 
@@ -58,15 +57,6 @@ export async function serveBlobs(namespace: Namespace, port: number): Promise<Pr
     void server.exited.then(() => reject(new Error(server.tail)));
   });
   return server;
-}
-
-const bracketed = (host: string): string => (host.includes(":") ? `[${host}]` : host);
-
-/** The hash of a blob that curl fetched. */
-export async function fetchedHash(from: Namespace, host: string, port: number, bytes: number): Promise<string> {
-  const url = `http://${bracketed(host)}:${port}/blob/${bytes}`;
-  const command = `${requireTool("curl")} -sS --fail --max-time 100 '${url}' | sha256sum`;
-  return (await from.run("sh", ["-c", command], { timeoutMs: 110_000 })).stdout.split(" ")[0]!;
 }
 
 /** How a TCP connection of the kernel's begins: "connected" or the error's code, and after how long. */

@@ -8,8 +8,9 @@ import type { Namespace } from "../namespaces.ts";
 import { needs, requireTool } from "../needs.ts";
 import type { Recorder, TestPeer } from "../scripts/network.ts";
 import { cleanEnvironment, until } from "../scripts/program.ts";
+import { fetchedHash } from "./fetched.ts";
 import { hashOfBlob } from "./http-target.ts";
-import { chatter, connects, deviceName, fetchedHash, serveBlobs, UpScene } from "./tun-up-scene.ts";
+import { chatter, connects, deviceName, serveBlobs, UpScene } from "./tun-up-scene.ts";
 
 const BLOB_BYTES = 20_000_000;
 const AT_ONCE_MS = 1_000;

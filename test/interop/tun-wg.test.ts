@@ -2,23 +2,17 @@
 // implementations; and its end on every way out.
 import { setTimeout as delay } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
-import { Lab, type Namespace } from "../namespaces.ts";
+import { Lab } from "../namespaces.ts";
 import { needs, requireTool } from "../needs.ts";
 import { record, scale } from "../proof/form.ts";
 import { until } from "../scripts/program.ts";
+import { fetchedHash } from "./fetched.ts";
 import { hashOfBlob } from "./http-target.ts";
 import { FailingDataThread } from "./planted.ts";
 import { A, B, type ConfigOptions, configOf, deviceOf, joined, serve, startEnd, TunEnd } from "./tun-end.ts";
 
 const BLOB_BYTES = scale(30_000_000, 500_000_000);
 const END_MAX_MS = 1_500;
-
-/** Fetched over the tunnel by curl, through sha256sum. */
-async function fetched(namespace: Namespace, host: string, bytes = BLOB_BYTES): Promise<string> {
-  const url = `http://${host.includes(":") ? `[${host}]` : host}:8000/blob/${bytes}`;
-  const command = `${requireTool("curl")} -sS --fail --max-time 100 '${url}' | sha256sum`;
-  return (await namespace.run("sh", ["-c", command], { timeoutMs: 110_000 })).stdout.split(" ")[0]!;
-}
 
 async function bothWays(lab: Lab, kind: Parameters<typeof startEnd>[0], config: ConfigOptions): Promise<void> {
   const { a, b } = joined(lab);
@@ -29,10 +23,13 @@ async function bothWays(lab: Lab, kind: Parameters<typeof startEnd>[0], config: 
   }
   const expected = hashOfBlob(BLOB_BYTES);
   for (const family of [4, 6] as const) {
-    expect(await fetched(a, B.inside[family]), `down over IPv${family}`).toBe(expected);
-    expect(await fetched(b, A.inside[family]), `up over IPv${family}`).toBe(expected);
+    expect(await fetchedHash(a, B.inside[family], 8_000, BLOB_BYTES), `down over IPv${family}`).toBe(expected);
+    expect(await fetchedHash(b, A.inside[family], 8_000, BLOB_BYTES), `up over IPv${family}`).toBe(expected);
   }
-  const both = await Promise.all([fetched(a, B.inside[4]), fetched(b, A.inside[6])]);
+  const both = await Promise.all([
+    fetchedHash(a, B.inside[4], 8_000, BLOB_BYTES),
+    fetchedHash(b, A.inside[6], 8_000, BLOB_BYTES),
+  ]);
   expect(both, "both ways at once").toEqual([expected, expected]);
   record({ what: `bytes each way by hash at full rate, wg --tun beside ${kind}`, count: 3 * BLOB_BYTES });
 }

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
 import { UAPI_FOLDER } from "../../src/peer/tun/uapi-server.ts";
+import { fetchedHash } from "../interop/fetched.ts";
 import { hashOfBlob } from "../interop/http-target.ts";
 import { FailingDataThread, WITHOUT_KOFFI } from "../interop/planted.ts";
 import { A, B, configOf, deviceOf, joined, publicKeyOf, serve, startEnd, TunEnd } from "../interop/tun-end.ts";
@@ -21,13 +22,6 @@ const toAll = (text: string): string => text.replace(/AllowedIPs = .*/, "Allowed
 async function reaches(namespace: Namespace, host: string): Promise<boolean> {
   const ran = await namespace.run(requireTool("ping"), ["-c", "1", "-W", "1", host], { check: false });
   return ran.code === 0;
-}
-
-/** By curl, through sha256sum; `rate` as curl takes it. */
-async function fetched(namespace: Namespace, host: string, rate = "100M", bytes = BLOB_BYTES): Promise<string> {
-  const url = `http://${host.includes(":") ? `[${host}]` : host}:8000/blob/${bytes}`;
-  const command = `${requireTool("curl")} -sS --fail --limit-rate ${rate} --max-time 100 '${url}' | sha256sum`;
-  return (await namespace.run("sh", ["-c", command], { timeoutMs: 110_000 })).stdout.split(" ")[0]!;
 }
 
 /** Received, sent: of the only peer. */
@@ -82,7 +76,7 @@ describe.runIf(needs("root", "tun", "netns", "ping", "wg", "curl", "nft"))("wg -
     await using ours = await TunEnd.start(A, a, toAll(configOf(A, B)));
     await serve(b);
     await until("an answer", () => reaches(a, B.inside[4]));
-    const download = fetched(a, B.inside[4], "5M");
+    const download = fetchedHash(a, B.inside[4], 8_000, BLOB_BYTES, { rate: "5M" });
     await delay(1_000);
     a.ip("link", "set", DEVICE, "name", "wbrenamed");
     expect(await download).toBe(hashOfBlob(BLOB_BYTES));
@@ -106,7 +100,7 @@ describe.runIf(needs("root", "tun", "netns", "ping", "wg", "curl", "nft"))("wg -
     a.ip("link", "set", DEVICE, "netns", c.name);
     for (const family of [4, 6] as const) c.addAddress(DEVICE, `${A.inside[family]}/${family === 4 ? 24 : 64}`);
     c.ip("link", "set", DEVICE, "up");
-    expect(await fetched(c, B.inside[4])).toBe(hashOfBlob(BLOB_BYTES));
+    expect(await fetchedHash(c, B.inside[4], 8_000, BLOB_BYTES, { rate: "100M" })).toBe(hashOfBlob(BLOB_BYTES));
     expect(await reaches(b, A.inside[6])).toBe(true);
     expect(await reaches(a, B.inside[4])).toBe(false);
     expect(await ours.program.end()).toBe(0);
@@ -119,7 +113,10 @@ describe.runIf(needs("root", "tun", "netns", "ping", "wg", "curl", "nft"))("wg -
     await using _there = await startEnd("wirebadge", B, b, {});
     await using ours = await TunEnd.start(A, a, configOf(A, B));
     await Promise.all([serve(a), serve(b)]);
-    const both = Promise.all([fetched(a, B.inside[4], "4M"), fetched(b, A.inside[6], "4M")]);
+    const both = Promise.all([
+      fetchedHash(a, B.inside[4], 8_000, BLOB_BYTES, { rate: "4M" }),
+      fetchedHash(b, A.inside[6], 8_000, BLOB_BYTES, { rate: "4M" }),
+    ]);
     for (const mtu of ["1300", "1500", "1280", "1500"]) {
       await delay(1_000);
       for (const namespace of [a, b]) namespace.ip("link", "set", "eth0", "mtu", mtu);
@@ -183,7 +180,7 @@ describe.runIf(needs("root", "tun", "netns", "ping", "wg", "curl", "nft"))("wg -
     await flood;
     await a.run("tc", ["qdisc", "del", "dev", "eth0", "root"]);
     await until("an answer", () => reaches(a, B.inside[4]));
-    expect(await fetched(a, B.inside[4])).toBe(hashOfBlob(BLOB_BYTES));
+    expect(await fetchedHash(a, B.inside[4], 8_000, BLOB_BYTES, { rate: "100M" })).toBe(hashOfBlob(BLOB_BYTES));
     const counters = await countersAtEnd(ours);
     expect(counters.get("udp4-send-EAGAIN")).toBeGreaterThan(100);
     expect(counters.get("udp4-send-waits")).toBeGreaterThan(10);

@@ -126,6 +126,6 @@ describe.runIf(needs("root", "tun", "netns", "ping"))("wg --tun under floods of 
     expect(await ours.end()).toBe(0);
     const said = ours.records.find((row) => row["event"] === "counters")?.["counters"] as Record<string, number>;
     if (from.outside) expect(said["loop-datagramsIn"]).toBeGreaterThan(FOR_MS * 30);
-    if (from.inside) expect(said["loop-tunReads"]).toBeGreaterThan(FOR_MS);
+    if (from.inside) expect(said["loop-tunReads"]).toBeGreaterThan(FOR_MS * 5);
   });
 });

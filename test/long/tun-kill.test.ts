@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
 import { UAPI_FOLDER } from "../../src/peer/tun/uapi-server.ts";
+import { fetchedHash } from "../interop/fetched.ts";
 import { hashOfBlob } from "../interop/http-target.ts";
 import type { Stock } from "../interop/stock-wireguard.ts";
 import { A, B, configOf, deviceOf, type EndSpec, joined, serve, startEnd, TunEnd } from "../interop/tun-end.ts";
@@ -75,12 +76,6 @@ async function backAfter(namespace: Namespace, host: string, patienceMs: number)
   return performance.now() - startedMs;
 }
 
-async function fetched(namespace: Namespace, host: string): Promise<string> {
-  const url = `http://${host}:8000/blob/${BLOB_BYTES}`;
-  const command = `${requireTool("curl")} -sS --fail --max-time 60 '${url}' | sha256sum`;
-  return (await namespace.run("sh", ["-c", command])).stdout.split(" ")[0]!;
-}
-
 /** Ours in "a" is killed again and again, the end in "b" lives on. */
 async function killOurs(kind: "wirebadge" | Stock, speaker: keyof typeof BACK_WITHIN_MS): Promise<void> {
   await using lab = new Lab();
@@ -109,8 +104,8 @@ async function killOurs(kind: "wirebadge" | Stock, speaker: keyof typeof BACK_WI
     const [namespace, host] = speaker === "speaks" ? [a, B.inside[4]] : [b, A.inside[4]];
     worstMs = Math.max(worstMs, await backAfter(namespace, host, BACK_WITHIN_MS[speaker]));
     await load.stop();
-    expect(await fetched(a, B.inside[4])).toBe(hashOfBlob(BLOB_BYTES));
-    expect(await fetched(b, A.inside[4])).toBe(hashOfBlob(BLOB_BYTES));
+    expect(await fetchedHash(a, B.inside[4], 8_000, BLOB_BYTES, { maxSeconds: 60 })).toBe(hashOfBlob(BLOB_BYTES));
+    expect(await fetchedHash(b, A.inside[4], 8_000, BLOB_BYTES, { maxSeconds: 60 })).toBe(hashOfBlob(BLOB_BYTES));
   }
   if (there instanceof TunEnd) {
     expect(there.program.alive).toBe(true);
@@ -167,7 +162,7 @@ describe.runIf(all)("kill -9 under load", () => {
       there = await startEnd(stock, B, b, {});
       await backAfter(a, B.inside[4], BACK_WITHIN_MS.listens);
       await load.stop();
-      expect(await fetched(a, B.inside[4])).toBe(hashOfBlob(BLOB_BYTES));
+      expect(await fetchedHash(a, B.inside[4], 8_000, BLOB_BYTES, { maxSeconds: 60 })).toBe(hashOfBlob(BLOB_BYTES));
     }
     expect(ours.program.output).not.toContain("data-thread-restart");
     expect(residentMb(ours.program.pid) - startMb).toBeLessThan(GROWN_MAX_MB);

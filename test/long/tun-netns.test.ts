@@ -5,6 +5,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { fetchedHash } from "../interop/fetched.ts";
 import { hashOfBlob } from "../interop/http-target.ts";
 import { type Stock, startStock } from "../interop/stock-wireguard.ts";
 import {
@@ -61,11 +62,6 @@ async function startLayer(
   const name = newDevice();
   const whole = { ...config, mtu, address: addresses.join(", ") };
   return { name, program: await startWirebadge(namespace, whole, ["--tun", name]) };
-}
-
-async function fetched(namespace: Namespace, host: string): Promise<string> {
-  const command = `${requireTool("curl")} -sS --fail --max-time 60 http://${host}:8000/blob/${BLOB_BYTES} | sha256sum`;
-  return (await namespace.run("sh", ["-c", command], { timeoutMs: 70_000 })).stdout.split(" ")[0]!;
 }
 
 async function reaches(namespace: Namespace, host: string, ...more: readonly string[]): Promise<boolean> {
@@ -131,8 +127,8 @@ describe.runIf(needed)("over TUN devices, a tunnel inside a tunnel", () => {
         }
       }
       await Promise.all([startHttp(a), startHttp(b)]);
-      expect(await fetched(a, "10.9.0.2")).toBe(hashOfBlob(BLOB_BYTES));
-      expect(await fetched(b, "10.9.0.1")).toBe(hashOfBlob(BLOB_BYTES));
+      expect(await fetchedHash(a, "10.9.0.2", 8_000, BLOB_BYTES, { maxSeconds: 60 })).toBe(hashOfBlob(BLOB_BYTES));
+      expect(await fetchedHash(b, "10.9.0.1", 8_000, BLOB_BYTES, { maxSeconds: 60 })).toBe(hashOfBlob(BLOB_BYTES));
     },
   );
 });

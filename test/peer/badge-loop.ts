@@ -7,11 +7,11 @@ import type { OwnLease } from "../../src/engine/desired-state.ts";
 import { Engine } from "../../src/engine/engine.ts";
 import { MemoryTun } from "../../src/io/memory-tun.ts";
 import { MemoryUdpNetwork, type MemoryUdpSocket } from "../../src/io/memory-udp-socket.ts";
+import { plainMemory } from "../../src/io/plain-memory.ts";
 import { BadgeSide } from "../../src/peer/data-thread-badge.ts";
 import { type DataThreadNotice, WAITING_BYTES, waitingRooms } from "../../src/peer/data-thread-messages.ts";
 import { PacketLoop } from "../../src/peer/packet-loop.ts";
 import { coordinatorSeed, crypto, EPOCH, sessionId } from "../engine/engine-world.ts";
-import { loopMemory } from "./loop-memory.ts";
 
 const PORT = 51_820;
 export const LEASE_MS = 60_000;
@@ -40,7 +40,7 @@ export class BadgeEnd {
     this.session = sessionId(number === 1 ? "a" : "b");
     this.address = parseAddress(`fd00:77::${number}`)!;
     this.outer = { address: makeV4(0xc0000200 + number), port: PORT };
-    const memory = loopMemory();
+    const memory = plainMemory(8 << 20);
     this.tun = new MemoryTun(memory, `tun${number}`);
     this.udp = network.open(memory, { family: 4, port: PORT, address: this.outer.address, gso: true, gro: true });
     const { rooms, notices } = this;

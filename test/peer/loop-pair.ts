@@ -4,14 +4,14 @@ import { makeV4, parsePrefix } from "../../src/base/address.ts";
 import { SeededRandom } from "../../src/base/random.ts";
 import { PortableCrypto } from "../../src/crypto/portable.ts";
 import { Engine } from "../../src/engine/engine.ts";
+import { quietSink } from "../../src/engine/quiet-sink.ts";
 import { POLLIN } from "../../src/io/ffi/poller.ts";
 import { MemoryTun } from "../../src/io/memory-tun.ts";
 import { MemoryUdpNetwork, type MemoryUdpSocket } from "../../src/io/memory-udp-socket.ts";
+import { plainMemory } from "../../src/io/plain-memory.ts";
 import { PacketLoop } from "../../src/peer/packet-loop.ts";
-import { quietSink } from "../engine/quiet-sink.ts";
 import { splitNaively } from "../wire/naive-split.ts";
 import { type SuperFields, superPacket } from "../wire/super-packets.ts";
-import { loopMemory } from "./loop-memory.ts";
 
 const crypto = new PortableCrypto();
 const PORT = 51_820;
@@ -24,7 +24,7 @@ const keyOf = (number: number) => {
 const outerOf = (number: number) => ({ address: makeV4(0xc0000200 + number), port: PORT });
 
 export class LoopEnd {
-  readonly memory = loopMemory();
+  readonly memory = plainMemory(8 << 20);
   readonly tun: MemoryTun;
   readonly udp: MemoryUdpSocket;
   readonly loop: PacketLoop;

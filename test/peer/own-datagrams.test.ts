@@ -5,12 +5,12 @@ import { writeU16 } from "../../src/base/bytes.ts";
 import { SeededRandom } from "../../src/base/random.ts";
 import { PortableCrypto } from "../../src/crypto/portable.ts";
 import { Engine } from "../../src/engine/engine.ts";
+import { quietSink } from "../../src/engine/quiet-sink.ts";
 import { MemoryTun } from "../../src/io/memory-tun.ts";
 import { MemoryUdpNetwork } from "../../src/io/memory-udp-socket.ts";
+import { plainMemory } from "../../src/io/plain-memory.ts";
 import { PacketLoop } from "../../src/peer/packet-loop.ts";
-import { quietSink } from "../engine/quiet-sink.ts";
 import { fixIpv4Checksum, tcp, udp } from "../wire/packets.ts";
-import { loopMemory } from "./loop-memory.ts";
 
 const OWN_PORT = 51_820;
 const AT_TUN = 1;
@@ -19,7 +19,7 @@ const crypto = new PortableCrypto();
 
 /** All addresses are one peer's, which may be at either endpoint. */
 function makeLoop(): { loop: PacketLoop; tun: MemoryTun; staged: () => number } {
-  const memory = loopMemory();
+  const memory = plainMemory(8 << 20);
   const tun = new MemoryTun(memory, "tun0");
   const network = new MemoryUdpNetwork();
   const loop = new PacketLoop({

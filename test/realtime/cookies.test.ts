@@ -88,7 +88,10 @@ async function start(places: Places, stock: Stock, flooded: "ours" | "stock") {
   return { stockEnd, ours, flood };
 }
 
-/** Handshakes until one of them was asked for a cookie: boringtun takes the first 100 of each second without. */
+/**
+ * Handshakes until one of them was asked for a cookie: boringtun takes the first 100 of each second without, which on a
+ * busy machine are most of them.
+ */
 async function handshakeByCookie(ours: OurEnd): Promise<EndReport> {
   for (let tries = 0; ; tries++) {
     const before = ours.latest().counters;
@@ -97,7 +100,7 @@ async function handshakeByCookie(ours: OurEnd): Promise<EndReport> {
       "a handshake",
       ({ counters }) => counters["HANDSHAKES_COMPLETED"]! > before["HANDSHAKES_COMPLETED"]!,
     );
-    if (report.counters["COOKIES_RECEIVED"]! > 0 || tries === 5) return report;
+    if (report.counters["COOKIES_RECEIVED"]! > 0 || tries === 40) return report;
   }
 }
 

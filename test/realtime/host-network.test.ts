@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, describe, expect, test } from "vitest";
 import { type Prefix, parseAddress, parsePrefix } from "../../src/base/address.ts";
-import { chooseMtu, HostNetwork, type TunPlan, undoLeftovers } from "../../src/peer/tun/host-network.ts";
+import { HostNetwork, type TunPlan, undoLeftovers } from "../../src/peer/tun/host-network.ts";
 import type { InterfaceAddress } from "../../src/peer/tun/route-plan.ts";
 import type { HostNetworkEndOptions } from "../interop/host-network-end.ts";
 import { type NamespaceTools, namespaceTools, readSysctl } from "../interop/namespace-tools.ts";
@@ -313,19 +313,6 @@ describe.runIf(needs("netns", "tun", "nft"))("the host's side of a TUN device", 
       code: "NATIVE_UNAVAILABLE",
       hint: expect.stringContaining("iproute2"),
     });
-  });
-
-  test("the MTU of a file that names none is the way's, less 80", async () => {
-    await using lab = new Lab();
-    const namespace = host(lab, "a");
-    const tools = namespaceTools(namespace);
-    expect(await chooseMtu([], tools)).toBe(1420);
-    namespace.ip("link", "set", "eth0", "mtu", "1400");
-    expect(await chooseMtu([parseAddress("203.0.113.1")!], tools)).toBe(1320);
-    namespace.ip("route", "add", "203.0.113.0/24", "via", "10.1.0.2", "mtu", "1300");
-    expect(await chooseMtu([parseAddress("203.0.113.1")!], tools)).toBe(1220);
-    namespace.ip("route", "del", "default");
-    expect(await chooseMtu([], tools)).toBe(1420);
   });
 });
 

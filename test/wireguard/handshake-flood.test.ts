@@ -215,15 +215,20 @@ test("the cookie's secret changes under a flood: an old cookie is worth nothing,
   expect(ask()).toBe("HANDSHAKE_WAITING");
 });
 
-test("responses that are forged to an initiation of ours: after the limit only a sender with a cookie is heard", () => {
-  const { world, a, slow } = scene();
+/** `a` has just asked `b`, whose answer is at hand and has not been brought: the test does that. */
+function answered(curveMs = CURVE_MS) {
+  const { world, a, slow } = scene(curveMs);
   const b = world.add("192.0.2.2:1002");
   world.introduce(b, a);
   const toB = world.introduce(a, b);
   world.link = () => undefined;
   a.device.startHandshake(world.nowMs, toB);
   b.receive(a.endpoint, a.sent[0]!.bytes);
-  const response = b.sent[0]!.bytes;
+  return { world, a, b, toB, slow, response: b.sent[0]!.bytes };
+}
+
+test("responses that are forged to an initiation of ours: after the limit only a sender with a cookie is heard", () => {
+  const { world, a, b, slow, response } = answered();
   const forge = (): Uint8Array => {
     const message = response.slice();
     random.fill(message.subarray(12, 60));
@@ -242,11 +247,7 @@ test("responses that are forged to an initiation of ours: after the limit only a
 });
 
 test("the answer to what was asked a moment ago does not wait for the asking's pause, and makes it longer", () => {
-  const { world, a } = scene(2);
-  const b = world.add("192.0.2.2:1002");
-  world.introduce(b, a);
-  const toB = world.introduce(a, b);
-  world.link = () => undefined;
+  const { world, a, b, toB, response } = answered(2);
   const deferredTo = (): number => {
     const other = world.introduce(a, world.add(`198.51.100.${world.nowMs % 250}:2000`));
     a.device.startHandshake(world.nowMs, other); // waits for the pause to end
@@ -254,24 +255,15 @@ test("the answer to what was asked a moment ago does not wait for the asking's p
     a.device.removePeer(other.publicKey);
     return readyMs - world.nowMs;
   };
-  a.device.startHandshake(world.nowMs, toB);
   const pauseMs = deferredTo();
   expect(pauseMs).toBeGreaterThan(1);
-  b.receive(a.endpoint, a.sent[0]!.bytes);
-  expect(a.receive(b.endpoint, b.sent[0]!.bytes)).toBe("HANDSHAKE");
+  expect(a.receive(b.endpoint, response)).toBe("HANDSHAKE");
   expect(toB.hasSession(world.nowMs)).toBe(true);
   expect(deferredTo()).toBeGreaterThan(pauseMs + 1);
 });
 
 test("an answer that waited until its peer was taken away is nobody's", () => {
-  const { world, a } = scene(2);
-  const b = world.add("192.0.2.2:1002");
-  world.introduce(b, a);
-  const toB = world.introduce(a, b);
-  world.link = () => undefined;
-  a.device.startHandshake(world.nowMs, toB);
-  b.receive(a.endpoint, a.sent[0]!.bytes);
-  const response = b.sent[0]!.bytes;
+  const { world, a, b, response } = answered(2);
   const forged = response.slice();
   forged[20]! ^= 1;
   new CookieAsker(crypto, a.device.publicKey).addMacs(0, forged);

@@ -3,12 +3,11 @@
 // at the next start. Where it can't be entered nothing is changed, and a line says how to do it by hand.
 import { readFileSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
-import type { Logger } from "pino";
 import { type Address, formatAddress } from "../../base/address.ts";
 import { assert } from "../../base/assert.ts";
 import { WirebadgeError } from "../../base/errors.ts";
 import { errnoOf } from "../real-network.ts";
-import { type HostTools, hostTools, IpCommand, type Ran } from "./host-tools.ts";
+import { type HostChangeOptions, type HostTools, hostTools, IpCommand, type Ran } from "./host-tools.ts";
 import { linkRow, Undoer } from "./undo.ts";
 import { DEVICE_NAME, UndoJournal } from "./undo-journal.ts";
 
@@ -19,13 +18,6 @@ export interface HostDnsPlan {
   readonly servers: readonly Address[];
   /** `OverlayNames.zones`: "staging.internal", "66.10.in-addr.arpa"; the first is of names. */
   readonly zones: readonly string[];
-}
-
-export interface HostDnsOptions {
-  /** As for the device's own: `journalFolder(process.env)`. */
-  readonly journalFolder: string;
-  readonly logger: Pick<Logger, "info" | "warn">;
-  readonly tools?: HostTools;
 }
 
 export interface EnteredDns {
@@ -62,7 +54,7 @@ export function namesByHand(plan: HostDnsPlan, tools: Pick<HostTools, "has"> = h
  * `HostNetwork.up`, which undoes what killed processes have left.
  * @throws STATE_UNREADABLE when the journal can't be written
  */
-export async function enterHostDns(plan: HostDnsPlan, options: HostDnsOptions): Promise<EnteredDns> {
+export async function enterHostDns(plan: HostDnsPlan, options: HostChangeOptions): Promise<EnteredDns> {
   assert(DEVICE_NAME.test(plan.device), "a device's name");
   const tools = options.tools ?? hostTools;
   const why = await unusable(plan, tools);

@@ -1,14 +1,13 @@
 // A gateway whose kernel forwards: ip_forward and one nftables table, made only if asked for, undone at the end and
 // after kill -9. What may leave a tunnel is judged before (forward-side.ts); the table holds the same lines once more,
 // coarser, lets nobody into the overlay by this host, and hides callers behind its address.
-import type { Logger } from "pino";
 import { z } from "zod";
-import { type Address, formatAddress, formatPrefix, isV4, isV4Prefix, type Prefix } from "../../base/address.ts";
+import { type Address, formatAddress, formatPrefix, isV4, type Prefix } from "../../base/address.ts";
 import { assert } from "../../base/assert.ts";
 import { WirebadgeError } from "../../base/errors.ts";
 import { errnoOf } from "../real-network.ts";
-import { type HostTools, hostFailure, hostTools, IpCommand } from "./host-tools.ts";
-import { isCovered, lengthOf, sortPrefixes } from "./route-plan.ts";
+import { type HostChangeOptions, type HostTools, hostFailure, hostTools, IpCommand } from "./host-tools.ts";
+import { type Family, familyOf, isCovered, lengthOf, sortPrefixes } from "./route-plan.ts";
 import { forwardTableName, linkRow, Undoer } from "./undo.ts";
 import { DEVICE_NAME, FORWARDING, readJournals, UndoJournal, type UndoStep } from "./undo-journal.ts";
 
@@ -23,16 +22,7 @@ export interface ForwardHostPlan {
   readonly served: readonly Prefix[];
 }
 
-export interface HostForwardOptions {
-  /** As for the device's own. */
-  readonly journalFolder: string;
-  readonly logger: Pick<Logger, "info" | "warn">;
-  readonly tools?: HostTools;
-}
-
-type Family = 4 | 6;
 const KEYS: Readonly<Record<Family, (typeof FORWARDING)[number]>> = { 4: FORWARDING[0], 6: FORWARDING[1] };
-const familyOf = (prefix: Prefix): Family => (isV4Prefix(prefix) ? 4 : 6);
 const PROTO_RA = "9"; // rtnetlink(7): RTPROT_RA, as `ip -N` shows it
 const defaultRow = z.object({ dev: z.string().optional(), protocol: z.string().optional() });
 
@@ -107,7 +97,7 @@ export class HostForward {
   #isDown = false;
   #turn: Promise<unknown> = Promise.resolve();
 
-  private constructor(device: { name: string; index: number }, options: HostForwardOptions, tools: HostTools) {
+  private constructor(device: { name: string; index: number }, options: HostChangeOptions, tools: HostTools) {
     this.#tools = tools;
     this.#undoer = new Undoer(tools, device);
     this.#journalFolder = options.journalFolder;
@@ -119,7 +109,7 @@ export class HostForward {
    * @throws NATIVE_UNAVAILABLE without `nft`, FORBIDDEN, CONFLICT where IPv6 forwarding would cost the host its own
    * default route, STATE_UNREADABLE
    */
-  static async up(plan: ForwardHostPlan, options: HostForwardOptions): Promise<HostForward> {
+  static async up(plan: ForwardHostPlan, options: HostChangeOptions): Promise<HostForward> {
     assert(DEVICE_NAME.test(plan.device), "a device's name");
     const tools = options.tools ?? hostTools;
     if (!tools.has("nft")) {

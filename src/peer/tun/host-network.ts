@@ -3,7 +3,6 @@
 // before it is made (undo-journal.ts).
 import { join } from "node:path";
 import { geteuid, platform } from "node:process";
-import type { Logger } from "pino";
 import { z } from "zod";
 import {
   type Address,
@@ -17,7 +16,7 @@ import {
 import { assert } from "../../base/assert.ts";
 import { WirebadgeError } from "../../base/errors.ts";
 import { errnoOf } from "../real-network.ts";
-import { type HostTools, hostFailure, hostTools, IpCommand } from "./host-tools.ts";
+import { type HostChangeOptions, type HostTools, hostFailure, hostTools, IpCommand } from "./host-tools.ts";
 import {
   type Family,
   familyOf,
@@ -48,22 +47,16 @@ export interface TunPlan {
   readonly fwMark: number;
 }
 
-export interface HostNetworkOptions {
-  /** Of its own, for journals alone: `journalFolder(process.env)`. */
-  readonly journalFolder: string;
-  readonly logger: Pick<Logger, "info" | "warn">;
+export interface HostNetworkOptions extends HostChangeOptions {
   /**
    * Marks the outer sockets (SO_MARK). Called before the routes that would else carry their datagrams into the tunnel;
    * not at all while there is no mark.
    */
   readonly setMark?: (mark: number) => void | Promise<void>;
-  readonly tools?: HostTools;
 }
 
 const FIRST_MARK = 51820; // wg-quick's
 const SRC_VALID_MARK = "net.ipv4.conf.all.src_valid_mark";
-const MTU_WITHOUT_ROUTE = 1500;
-const WG_QUICK_OVERHEAD = 80; // IPv6, UDP, WireGuard: 40 + 8 + 32
 
 const routeRow = z.object({ dst: z.string(), dev: z.string().optional() });
 const addressRow = z.object({
@@ -488,8 +481,6 @@ function parseRoute(text: string, family: Family): Prefix | undefined {
 interface FoundRoute {
   readonly address: Address;
   readonly device: string;
-  /** Of the route itself, where it names one. */
-  readonly mtuBytes: number | undefined;
 }
 
 /** `ip route get`; addresses that no route leads to are left out. */
@@ -500,25 +491,6 @@ async function routesTo(ip: IpCommand, addresses: readonly Address[], mark: numb
     const match = /^(?:[a-z]+ )?([0-9a-f.:]+) .*?\bdev (\S+)/.exec(line);
     const address = match === null ? undefined : parseAddress(match[1]!);
     if (match === null || address === undefined) return [];
-    const mtu = /\bmtu (?:lock )?(\d+)/.exec(line)?.[1];
-    return [{ address, device: match[2]!, mtuBytes: mtu === undefined ? undefined : Number(mtu) }];
+    return [{ address, device: match[2]! }];
   });
-}
-
-/**
- * The MTU of a file that names none, as wg-quick chooses it: the widest way to an endpoint, else the default route's,
- * else 1,500; less 80. Ask before the device has routes.
- */
-export async function chooseMtu(endpoints: readonly Address[], tools: HostTools = hostTools): Promise<number> {
-  const ip = new IpCommand(tools);
-  const rows = await ip.list(z.object({ ifname: z.string(), mtu: z.number() }), ["link", "show"]);
-  const ofDevice = (name: string): number => rows.find((row) => row.ifname === name)?.mtu ?? 0;
-  const found = await routesTo(ip, endpoints, 0);
-  let mtuBytes = Math.max(0, ...found.map((route) => route.mtuBytes ?? ofDevice(route.device)));
-  if (mtuBytes === 0) {
-    const line = (await ip.read(["route", "show", "default"])).split("\n")[0] ?? "";
-    const named = /\bmtu (?:lock )?(\d+)/.exec(line)?.[1];
-    mtuBytes = named === undefined ? ofDevice(/\bdev (\S+)/.exec(line)?.[1] ?? "") : Number(named);
-  }
-  return (mtuBytes === 0 ? MTU_WITHOUT_ROUTE : mtuBytes) - WG_QUICK_OVERHEAD;
 }

@@ -5,6 +5,7 @@ import { accessSync, constants, readFileSync, readlinkSync, writeFileSync } from
 import { delimiter, join } from "node:path";
 import { env, geteuid, pid } from "node:process";
 import { clearTimeout, setTimeout } from "node:timers";
+import type { Logger } from "pino";
 import { z } from "zod";
 import { WirebadgeError } from "../../base/errors.ts";
 import { HOST_COMMAND_MAX_MS, HOST_COMMAND_OUTPUT_MAX_BYTES } from "../../base/limits.ts";
@@ -29,6 +30,14 @@ export interface Place {
 }
 
 export type HostProgram = "ip" | "nft" | "resolvectl";
+
+/** Of whoever changes something on the host. */
+export interface HostChangeOptions {
+  /** Where what is changed is written down before it is: `journalFolder(process.env)`. */
+  readonly journalFolder: string;
+  readonly logger: Pick<Logger, "info" | "warn">;
+  readonly tools?: HostTools;
+}
 
 /** Tests give their own. */
 export interface HostTools {

@@ -1,5 +1,5 @@
-// What an engine tells beside packets, for tests that don't ask.
-import type { EngineSink } from "../../src/engine/engine.ts";
+// What an engine tells beside packets, where nobody asks.
+import type { EngineSink } from "./engine.ts";
 
 const nothing = (): void => undefined;
 
