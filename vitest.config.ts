@@ -3,8 +3,8 @@ import { defineConfig } from "vitest/config";
 // The others: each is a network of its own that mostly waits for its processes.
 const realtime = [
   "test/realtime/**/*.test.ts",
-  "test/interop/tun-{up,up-*,wg}.test.ts",
-  "test/scripts/{coordinator-kill,peer-kill-series,restore}.test.ts",
+  "test/interop/tun-{uapi,up,up-*,wg}.test.ts",
+  "test/scripts/{badges,coordinator-kill,peer-kill-series,quickstart,restore}.test.ts",
 ];
 const long = ["test/long/**/*.test.ts"];
 const real = [
