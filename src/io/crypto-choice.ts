@@ -1,9 +1,9 @@
 // Which cryptographic provider this process uses. The native one is taken only after it has passed published vectors
 // and refused a flipped tag in this very process; else the portable one, with the reason for `status`.
-import { equalBytes, fromHex, utf8 } from "../base/bytes.ts";
+import { concatBytes, equalBytes, fromHex, utf8 } from "../base/bytes.ts";
 import { WirebadgeError } from "../base/errors.ts";
 import { PortableCrypto } from "../crypto/portable.ts";
-import type { Crypto } from "../crypto/provider.ts";
+import { type Crypto, TAG_BYTES } from "../crypto/provider.ts";
 import type { Arena } from "./ffi/arena.ts";
 import { createNativeCrypto, type NativeCryptoOptions } from "./native-crypto.ts";
 
@@ -55,26 +55,30 @@ export function selfTest(crypto: Crypto): string | undefined {
   return selfTestTransport(crypto);
 }
 
-/** The in-place form against the portable provider, at a counter that needs both halves. */
+/** The in-place form against the portable provider, at a counter that needs both halves: a short packet, a long one. */
 function selfTestTransport(crypto: Crypto): string | undefined {
-  const expected = new Uint8Array(PLAINTEXT.length + 16);
-  const buffer = expected.slice();
-  expected.set(PLAINTEXT);
-  buffer.set(PLAINTEXT);
-  const reference = new PortableCrypto().transportAead(KEY);
   const aead = crypto.transportAead(KEY);
-  reference.seal(0xfffffffe, 0x80000001, expected, 0, PLAINTEXT.length);
-  aead.seal(0xfffffffe, 0x80000001, buffer, 0, PLAINTEXT.length);
-  const sealedAlike = equalBytes(buffer, expected);
-  const forged = expected.slice();
-  forged[forged.length - 1]! ^= 1;
-  const forgedRefused = !aead.open(0xfffffffe, 0x80000001, forged, 0, forged.length);
-  const opened = aead.open(0xfffffffe, 0x80000001, buffer, 0, buffer.length);
-  aead.destroy();
-  reference.destroy();
-  if (!sealedAlike) return "sealing in place differs from the portable provider";
-  if (!forgedRefused) return "a flipped tag was accepted in place";
-  return opened && equalBytes(buffer.subarray(0, PLAINTEXT.length), PLAINTEXT) ? undefined : "opening in place failed";
+  const reference = new PortableCrypto().transportAead(KEY);
+  try {
+    for (const plaintext of [PLAINTEXT, concatBytes(...new Array<Uint8Array>(9).fill(PLAINTEXT))]) {
+      const { length } = plaintext;
+      const expected = new Uint8Array(length + TAG_BYTES);
+      expected.set(plaintext);
+      const buffer = expected.slice();
+      reference.seal(0xfffffffe, 0x80000001, expected, 0, length);
+      aead.seal(0xfffffffe, 0x80000001, buffer, 0, length);
+      if (!equalBytes(buffer, expected)) return "sealing in place differs from the portable provider";
+      const forged = expected.slice();
+      forged[forged.length - 1]! ^= 1;
+      if (aead.open(0xfffffffe, 0x80000001, forged, 0, forged.length)) return "a flipped tag was accepted in place";
+      const opened = aead.open(0xfffffffe, 0x80000001, buffer, 0, buffer.length);
+      if (!opened || !equalBytes(buffer.subarray(0, length), plaintext)) return "opening in place failed";
+    }
+    return undefined;
+  } finally {
+    aead.destroy();
+    reference.destroy();
+  }
 }
 
 /**

@@ -1,43 +1,34 @@
-// Internet checksums 16 bytes at a time: WebAssembly SIMD over an arena, which is a WebAssembly.Memory already. The
-// module is a kilobyte and is put together here, instruction by instruction, when a thread starts: nothing
-// generated is to be kept beside its source, and no compiler is needed. Codes are those of the WebAssembly 2.0
-// specification, §5.4. WebAssembly is little-endian everywhere: words are summed with their bytes swapped, and the sum
-// is swapped at the end (RFC 1071 §2 B). Loads need no alignment.
+// Internet checksums 16 bytes at a time: WebAssembly SIMD over an arena, which is a WebAssembly.Memory already.
+// WebAssembly is little-endian everywhere: words are summed with their bytes swapped, and the sum is swapped at the end
+// (RFC 1071 §2 B). Loads need no alignment.
 import { plainSums, type Sums } from "../wire/sums.ts";
+import {
+  ADD,
+  AND,
+  BLOCK,
+  branch,
+  branchIf,
+  type Code,
+  constant,
+  END,
+  get,
+  I32,
+  IF,
+  LANES_ADD,
+  LESS_U,
+  LOOP,
+  laneOf,
+  OR,
+  PAIRS_ADD,
+  SHIFT_LEFT,
+  SHIFT_RIGHT_U,
+  SUBTRACT,
+  set,
+  tee,
+  V128,
+  wasmModule,
+} from "./wasm-code.ts";
 import { type WasmMemory, webAssembly } from "./web-assembly.ts";
-
-type Code = readonly number[];
-
-const I32 = 0x7f;
-const V128 = 0x7b;
-const NO_RESULT = 0x40;
-
-const BLOCK: Code = [0x02, NO_RESULT];
-const LOOP: Code = [0x03, NO_RESULT];
-const IF: Code = [0x04, NO_RESULT];
-const END: Code = [0x0b];
-const branch = (depth: number): Code => [0x0c, depth];
-const branchIf = (depth: number): Code => [0x0d, depth];
-const get = (local: number): Code => [0x20, local];
-const set = (local: number): Code => [0x21, local];
-const tee = (local: number): Code => [0x22, local];
-const LESS_U: Code = [0x49];
-const ADD: Code = [0x6a];
-const SUBTRACT: Code = [0x6b];
-const AND: Code = [0x71];
-const OR: Code = [0x72];
-const SHIFT_LEFT: Code = [0x74];
-const SHIFT_RIGHT_U: Code = [0x76];
-const LANES_ADD: Code = [0xfd, 0xae, 0x01]; // i32x4.add
-const PAIRS_ADD: Code = [0xfd, 0x7f]; // i32x4.extadd_pairwise_i16x8_u
-const laneOf = (lane: number): Code => [0xfd, 0x1b, lane]; // i32x4.extract_lane
-
-/** i32.const of 0 or more, in signed LEB128. */
-function constant(value: number): Code {
-  const code = [0x41];
-  for (; value > 63; value >>>= 7) code.push((value & 0x7f) | 0x80);
-  return [...code, value];
-}
 
 // One access of so many bytes: how it loads and stores, and what it is a load of. Alignment is 1, offsets are given.
 const ACCESSES = {
@@ -102,30 +93,18 @@ function bodyOf(copies: boolean): Code {
     ...[...fold(TOTAL), ...set(TOTAL), ...fold(TOTAL), ...set(TOTAL)],
     ...[...get(TOTAL), ...constant(0xff), ...AND, ...constant(8), ...SHIFT_LEFT],
     ...[...get(TOTAL), ...constant(8), ...SHIFT_RIGHT_U, ...OR],
-    ...[...fold(SUM), ...ADD, ...END],
+    ...[...fold(SUM), ...ADD],
   ];
 }
 
 /** Both functions take (at, length, sum, to), so that one body serves; sum() has no use for the last. */
 export function sumModule(): Uint8Array {
-  const sized = (bytes: Code): Code => [...unsigned(bytes.length), ...bytes];
-  const section = (id: number, bytes: Code): Code => [id, ...sized(bytes)];
-  const name = (text: string): Code => sized([...text].map((letter) => letter.charCodeAt(0)));
-  const locals = [2, 2, I32, 5, V128];
-  const code = [false, true].flatMap((copies) => sized([...locals, ...bodyOf(copies)]));
-  return Uint8Array.from([
-    ...[0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0], // magic, version
-    ...section(1, [1, 0x60, 4, I32, I32, I32, I32, 1, I32]), // one type
-    ...section(2, [1, ...name("arena"), ...name("memory"), 2, 0, 1]), // a memory of one page or more
-    ...section(3, [2, 0, 0]), // two functions of that type
-    ...section(7, [2, ...name("sum"), 0, 0, ...name("copySum"), 0, 1]), // exported
-    ...section(10, [2, ...code]),
+  const parameters = [I32, I32, I32, I32];
+  const locals = [[2, I32] as const, [5, V128] as const];
+  return wasmModule([
+    { name: "sum", parameters, result: I32, locals, body: bodyOf(false) },
+    { name: "copySum", parameters, result: I32, locals, body: bodyOf(true) },
   ]);
-}
-
-/** In LEB128. */
-function unsigned(value: number): Code {
-  return value < 0x80 ? [value] : [(value & 0x7f) | 0x80, ...unsigned(value >>> 7)];
 }
 
 /**

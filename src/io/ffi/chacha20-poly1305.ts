@@ -1,10 +1,18 @@
 // ChaCha20-Poly1305 (RFC 8439 §2.8) for transport data from the two functions that OpenSSL itself builds it of, which
 // the node binary exports: ChaCha20_ctr32 and Poly1305_*. On packets of an MTU they take half the time of EVP, whose
 // layers cost as much as the cipher. They are no public interface of OpenSSL, so that io/crypto-choice.ts tries them
-// against the portable provider and does without them where they are not there or not the same.
+// against the portable provider and does without them where they are not there or not the same. Packets of up to 192
+// bytes take longer to come there than to be sealed: WebAssembly's SIMD does those (io/simd-chacha20-poly1305.ts).
 import { assert } from "../../base/assert.ts";
 import { DATAGRAM_MAX_BYTES } from "../../base/limits.ts";
 import { KEY_BYTES, TAG_BYTES, type TransportAead } from "../../crypto/provider.ts";
+import {
+  createSimdAead,
+  SIMD_AEAD_KEY_AT,
+  SIMD_AEAD_NONCE_AT,
+  SIMD_AEAD_SCRATCH_BYTES,
+  type SimdAead,
+} from "../simd-chacha20-poly1305.ts";
 import type { Arena } from "./arena.ts";
 import { bindNative as bind, type NativeFunction } from "./koffi.ts";
 
@@ -12,6 +20,8 @@ const BLOCK_BYTES = 64; // of ChaCha20
 const POLY_BLOCK_BYTES = 16;
 const POLY_CONTEXT_MAX_BYTES = 512; // 248 in OpenSSL 3.5
 const KEY_WORDS = KEY_BYTES / 4;
+/** What one round of SIMD's key stream is enough for: sealed in half of the time, and from here on in the same. */
+const SIMD_MAX_BYTES = 192;
 
 /** As in openssl.ts: a field of this type holds the number's box, which goes to each call as it is. */
 type HeldAddress = number | undefined;
@@ -38,11 +48,14 @@ function loadPrimitives(): Primitives {
 }
 
 /** What `ChaChaPoly` takes of its arena, rounded up. */
-export const CHACHA_POLY_ARENA_BYTES = 4_096 + DATAGRAM_MAX_BYTES;
+export const CHACHA_POLY_ARENA_BYTES = 4_096 + SIMD_AEAD_SCRATCH_BYTES + DATAGRAM_MAX_BYTES;
 
 export class ChaChaPoly {
   readonly #primitives: Primitives;
   readonly #arena: Arena;
+  /** For short packets; undefined where there is none. */
+  readonly #simd: SimdAead | undefined;
+  readonly #simdAt: number;
   readonly #keyAt: number;
   readonly #counterAt: number;
   readonly #zerosAt: number;
@@ -62,9 +75,11 @@ export class ChaChaPoly {
   #tag: HeldAddress;
 
   /** Throws when the functions are not there. Packets are sealed and opened in place where they lie in this arena. */
-  constructor(arena: Arena) {
+  constructor(arena: Arena, usesSimd = true) {
     this.#primitives = loadPrimitives();
     this.#arena = arena;
+    this.#simd = usesSimd ? createSimdAead(arena.memory) : undefined;
+    this.#simdAt = arena.allocateAt(SIMD_AEAD_SCRATCH_BYTES);
     this.#keyAt = arena.allocateAt(KEY_BYTES);
     this.#counterAt = arena.allocateAt(16);
     this.#zerosAt = arena.allocateAt(BLOCK_BYTES);
@@ -90,6 +105,14 @@ export class ChaChaPoly {
   seal(key: Uint32Array, low: number, high: number, buffer: Uint8Array, offset: number, length: number): void {
     const { bytes } = this.#arena;
     const at = this.#placeOf(buffer, offset, length);
+    if (length <= SIMD_MAX_BYTES && this.#simd !== undefined) {
+      this.#beginSimd(key, low, high);
+      this.#simd.seal(this.#simdAt, at, length);
+    } else this.#sealLong(key, low, high, at, length);
+    if (at === this.#packetAt) buffer.set(bytes.subarray(at, at + length + TAG_BYTES), offset);
+  }
+
+  #sealLong(key: Uint32Array, low: number, high: number, at: number, length: number): void {
     this.#setKeyAndNonce(key, low, high);
     // The key stream's first block is the key of Poly1305 (RFC 8439 §2.6): 64 zeros before the packet, which stand
     // there for as long as it takes, make one call of two.
@@ -101,7 +124,6 @@ export class ChaChaPoly {
     this.#forgetKey();
     this.#move(this.#beforeAt, before, BLOCK_BYTES);
     this.#move(this.#tagAt, at + length, TAG_BYTES);
-    if (at === this.#packetAt) buffer.set(bytes.subarray(at, at + length + TAG_BYTES), offset);
   }
 
   /** By the contract of TransportAead. */
@@ -110,6 +132,16 @@ export class ChaChaPoly {
     const { bytes } = this.#arena;
     const openedBytes = length - TAG_BYTES;
     const at = this.#placeOf(buffer, offset, length);
+    let isTrue: boolean;
+    if (openedBytes <= SIMD_MAX_BYTES && this.#simd !== undefined) {
+      this.#beginSimd(key, low, high);
+      isTrue = this.#simd.open(this.#simdAt, at, openedBytes) === 1;
+    } else isTrue = this.#openLong(key, low, high, at, openedBytes);
+    if (isTrue && at === this.#packetAt) buffer.set(bytes.subarray(at, at + openedBytes), offset);
+    return isTrue;
+  }
+
+  #openLong(key: Uint32Array, low: number, high: number, at: number, openedBytes: number): boolean {
     this.#setKeyAndNonce(key, low, high);
     this.#primitives.chacha(this.#polyKey!, this.#zeros!, BLOCK_BYTES, this.#key!, this.#counter!);
     this.#arena.words[this.#counterAt >>> 2] = 1;
@@ -118,7 +150,6 @@ export class ChaChaPoly {
     if (isTrue) this.#crypt(at, openedBytes);
     this.#forgetKey();
     this.#move(this.#zerosAt, this.#polyKeyAt, BLOCK_BYTES);
-    if (isTrue && at === this.#packetAt) buffer.set(bytes.subarray(at, at + openedBytes), offset);
     return isTrue;
   }
 
@@ -151,6 +182,16 @@ export class ChaChaPoly {
     }
     const { bytes } = this.#arena;
     for (let i = 0; i < count; i++) bytes[to + i] = bytes[from + i]!;
+  }
+
+  /** The call itself forgets them. */
+  #beginSimd(key: Uint32Array, low: number, high: number): void {
+    const { words } = this.#arena;
+    const keyWord = (this.#simdAt + SIMD_AEAD_KEY_AT) >>> 2;
+    for (let i = 0; i < KEY_WORDS; i++) words[keyWord + i] = key[i]!;
+    const nonceWord = (this.#simdAt + SIMD_AEAD_NONCE_AT) >>> 2;
+    words[nonceWord] = low;
+    words[nonceWord + 1] = high;
   }
 
   /** RFC 8439 §2.8: the nonce is 32 zero bits ‖ counter; before it the number of the first block. */
