@@ -42,6 +42,7 @@ function main(start: DataThreadStart): void {
   const v6 = start.udp.v6 === undefined ? undefined : UdpSocket.adopt(arena, 6, start.udp.v6);
   const poller = new Poller(arena, [wake.fd, tun.fd, v4?.fd ?? -1, v6?.fd ?? -1]); // poll passes over −1
 
+  const { keepWarm } = warmUp(crypto, osRandom);
   const clock = new SystemClock();
   const badge = new BadgeSide({ crypto, rooms: waitingRooms(start.waiting), tell, clock, sharedMs });
   const loop = new PacketLoop({
@@ -53,6 +54,7 @@ function main(start: DataThreadStart): void {
     poller,
     clock,
     aside: start.mode === "badge" ? badge : undefined,
+    keepWarm,
     onWake: () => {
       wake.drain();
       if (Atomics.load(stop, 0) !== 0) return loop.stop();
@@ -109,7 +111,6 @@ function main(start: DataThreadStart): void {
     return { peers: engine.status(), counters, nowMs: loop.nowMs(), lastTimestamp: engine.lastTimestamp };
   }
 
-  warmUp(crypto, osRandom);
   for (const told of start.told) badge.handle(told);
   if (start.state !== undefined) engine.apply(loop.nowMs(), start.state);
   tell({ kind: "started", reason });

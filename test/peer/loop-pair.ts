@@ -33,6 +33,9 @@ export class LoopEnd {
   /** What poll(2) says besides what is so. */
   readonly ready = { tun: 0, udp: 0 };
   frames = 0;
+  /** How long the last round would have waited. */
+  waitedMs = 0;
+  warmed = 0;
 
   constructor(number: 1 | 2, network: MemoryUdpNetwork, clock: { nowMs(): number }, gso: boolean) {
     this.tun = new MemoryTun(this.memory, `tun${number}`);
@@ -43,13 +46,14 @@ export class LoopEnd {
       v4: this.udp,
       v6: undefined,
       poller: {
-        wait: () => 0,
-        events: (index) => {
-          if (index === 1) return (this.tun.isReadable ? POLLIN : 0) | this.ready.tun;
-          return index === 2 ? (this.udp.isReadable ? POLLIN : 0) | this.ready.udp : 0;
+        wait: (timeoutMs) => {
+          this.waitedMs = timeoutMs;
+          return [1, 2].filter((index) => this.#events(index) !== 0).length;
         },
+        events: (index) => this.#events(index),
       },
       clock,
+      keepWarm: () => this.warmed++,
       onWake: () => undefined,
       onLost: (what, errno) => {
         this.lost = [what, errno];
@@ -87,6 +91,11 @@ export class LoopEnd {
         },
       ],
     });
+  }
+
+  #events(index: number): number {
+    if (index === 1) return (this.tun.isReadable ? POLLIN : 0) | this.ready.tun;
+    return index === 2 ? (this.udp.isReadable ? POLLIN : 0) | this.ready.udp : 0;
   }
 
   sends(fields: SuperFields): Uint8Array {

@@ -43,6 +43,31 @@ test("a round reads at most 32 packets of the device, and what many sent comes i
   }
 });
 
+test("for 100 ms after a packet it wakes every other millisecond to stay warm, then sleeps; not for keepalives", () => {
+  const { a, b, rounds, clock } = pair();
+  a.sends({ payload: new Uint8Array(1) });
+  rounds();
+  expect(b.received()).toHaveLength(1);
+  const rest = (ms: number, stepMs: number): void => {
+    for (const endMs = clock.now + ms; clock.now < endMs; clock.now += stepMs)
+      for (const { loop } of [a, b]) loop.round();
+  };
+  a.sends({ payload: new Uint8Array(1) });
+  b.warmed = 0;
+  rest(80, 2);
+  expect(b.waitedMs).toBe(2);
+  expect(b.warmed).toBeGreaterThan(35);
+  rest(300, 2);
+  expect(b.warmed).toBeLessThanOrEqual(51);
+  expect(b.loop.counters.warmRounds).toBeGreaterThan(b.warmed);
+  expect(b.waitedMs).toBeGreaterThan(100);
+  const before = [b.warmed, a.warmed];
+  const datagrams = a.loop.counters.datagramsIn;
+  rest(30_000, 50);
+  expect(a.loop.counters.datagramsIn).toBeGreaterThan(datagrams);
+  expect([b.warmed, a.warmed]).toEqual(before);
+});
+
 test("what the device should not have given is dropped by name, and the rest goes on", () => {
   const { a, b, rounds } = pair();
   a.sends({ payload: new Uint8Array(1) });

@@ -1,10 +1,10 @@
-// What is done before the first packet leaves nothing behind.
+// What is done before the first packet, and between packets, makes no more than it says.
 import { expect, test } from "vitest";
 import { SeededRandom } from "../../src/base/random.ts";
 import { createNativeCrypto } from "../../src/io/native-crypto.ts";
 import { warmUp } from "../../src/peer/warm-up.ts";
 
-test("handshakes and packets of two loops in memory all arrive, and every key is given up", () => {
+test("handshakes and packets of two loops in memory all arrive; kept warm they make no sessions", () => {
   const crypto = createNativeCrypto();
   let sessions = 0;
   let live = 0;
@@ -25,8 +25,15 @@ test("handshakes and packets of two loops in memory all arrive, and every key is
       };
     },
   });
-  const { delivered } = warmUp(counting, new SeededRandom(1));
-  expect(sessions).toBe(8 * 2 * 2); // handshakes, ends, directions
-  expect(delivered).toBe(8 * 2 * 60);
-  expect(live).toBe(0);
+  const warm = warmUp(counting, new SeededRandom(1));
+  const made = 8 * 2 * 2; // handshakes, ends, directions
+  expect(sessions).toBe(made);
+  expect(warm.delivered).toBe(8 * 2 * 60);
+  const kept = 2 * 2 * 2; // the last session and the one before
+  expect(live).toBe(kept);
+  for (let i = 1; i <= 5_000; i++) {
+    warm.keepWarm();
+    expect(warm.delivered).toBe(8 * 2 * 60 + i);
+  }
+  expect([sessions, live]).toEqual([made, kept]);
 });

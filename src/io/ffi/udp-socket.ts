@@ -124,6 +124,8 @@ export class UdpSocket implements DatagramSocket {
   readonly #receiveSlots: number;
   readonly #receiveTable: Table;
   readonly #slotsAt: number;
+  /** From the first on: what the last call may have written to. */
+  #writtenSlots: number;
   readonly #messageBytes: Int32Array;
   readonly #segmentBytes: Int32Array;
   readonly #senders: (Endpoint | undefined)[] = new Array<Endpoint | undefined>(KNOWN_SENDERS).fill(undefined);
@@ -155,6 +157,7 @@ export class UdpSocket implements DatagramSocket {
     }
 
     this.#receiveSlots = options.receiveSlots ?? RECEIVE_SLOTS;
+    this.#writtenSlots = this.#receiveSlots;
     this.#receiveTable = makeTable(arena, this.#receiveSlots);
     this.#slotsAt = arena.allocateAt(this.#receiveSlots * SLOT_BYTES);
     this.#messageBytes = new Int32Array(this.#receiveSlots);
@@ -208,10 +211,11 @@ export class UdpSocket implements DatagramSocket {
   receive(): number {
     const words = this.#words;
     const { address, headerWord } = this.#receiveTable;
-    for (let i = 0, at = headerWord; i < this.#receiveSlots; i++, at += HEADER_WORDS) {
+    for (let i = 0, at = headerWord; i < this.#writtenSlots; i++, at += HEADER_WORDS) {
       words[at + NAME_LENGTH_WORD] = NAME_BYTES; // the kernel has written over both
       words[at + CONTROL_LENGTH_WORD] = CONTROL_BYTES;
     }
+    this.#writtenSlots = this.#receiveSlots;
     const count = this.#libc.recvmmsg(this.#fd, address, this.#receiveSlots, MSG_DONTWAIT, 0);
     if (count < 0) {
       const errno = lastErrno();
@@ -221,6 +225,7 @@ export class UdpSocket implements DatagramSocket {
     }
     this.counters["receive-calls"]! += 1;
     this.counters["receive-messages"]! += count;
+    this.#writtenSlots = Math.min(count + 1, this.#receiveSlots); // one more than it says: none is worth a doubt
     for (let i = 0; i < count; i++) this.#readHeader(i);
     return count;
   }
