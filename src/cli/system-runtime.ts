@@ -28,10 +28,10 @@ async function startWgMode(options: WgStart): Promise<WgReady> {
   return await startWgTunMode({ ...options, tunName, env: process.env });
 }
 
-/** What the start alone needed is given back. */
+/** What the start alone needed is given back, later what grew. */
 async function started<T>(running: T, logger: Logger): Promise<T> {
-  const { giveBackStartMemory } = await import("../io/ffi/start-memory.ts");
-  giveBackStartMemory(logger);
+  const { keepMemoryLean } = await import("../io/ffi/lean-memory.ts");
+  keepMemoryLean(logger);
   return running;
 }
 

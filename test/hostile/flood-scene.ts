@@ -19,7 +19,7 @@ import type { FloodOptions, FloodReport } from "./flood-sender.ts";
 
 const script = (name: string): string => fileURLToPath(new URL(`${name}.ts`, import.meta.url));
 const WIREBADGE = fileURLToPath(new URL("../../bin/wirebadge", import.meta.url));
-const SMALL_HEAP = "--max-semi-space-size=1"; // as bin/launch.js starts `wirebadge wg`
+const LEAN = ["--max-semi-space-size=1", "--v8-pool-size=1"]; // as bin/launch.js starts `wirebadge wg`
 const VICTIM_PORT = 51_820;
 const FORWARD_PORT = 9_000;
 const SERVICE_PORT = 7_000;
@@ -185,7 +185,7 @@ export class FloodScene {
     await writeFile(file, `[Interface]\nAddress = 10.9.0.1/16\n${own}${peers.join("")}`, { mode: 0o600 });
     const portable = this.#options.victim === "wirebadge-portable" ? { FLOOD_VICTIM_PORTABLE: "1" } : {};
     const exposed = `127.0.0.1:${SERVICE_PORT}=${SERVICE_PORT}`;
-    this.#process = this.#speak(this.#victim, [SMALL_HEAP, script("flood-victim"), file, exposed], portable);
+    this.#process = this.#speak(this.#victim, [...LEAN, script("flood-victim"), file, exposed], portable);
     await this.#process.next();
     this.#victimPid = this.#process.child.pid!;
   }

@@ -1,12 +1,16 @@
-// What only the start of the program needed, given back once a peer runs: some 35 of 105 MB. Pages of the program's
-// own file stay in its memory (RSS) until somebody else needs room, and most are not asked for again; the kernel has
-// them in its page cache and maps them again one by one where they are. What was freed malloc(3) keeps until told.
+// What only the start of the program needed, given back once a peer runs: some 35 of 105 MB; and later, now and then,
+// what its compilers needed meanwhile. Pages of the program's own file stay in its memory (RSS) until somebody else
+// needs room, and most are not asked for again; the kernel has them in its page cache and maps them again one by one
+// where they are. What was freed malloc(3) keeps until told.
 import { readFileSync, realpathSync } from "node:fs";
 import type { Logger } from "pino";
 import { lastErrno, systemError } from "./errno.ts";
 import { bindNative, hasLinuxLayouts } from "./koffi.ts";
 
 const MADV_DONTNEED = 4;
+const FIRST_LOOK_MS = 10_000; // each comes after twice as long as the one before
+const LAST_LOOK_MS = 600_000;
+const WORTH_BYTES = 4_000_000; // above what was left the last time
 
 export interface Mapping {
   readonly at: number;
@@ -30,16 +34,30 @@ export function unwrittenMappings(smaps: string, file: string): Mapping[] {
   return found;
 }
 
-/** A few ms; no error matters, but it is told. Linux alone. */
-export function giveBackStartMemory(logger: Pick<Logger, "debug">): void {
+/** Gives back now, and again when memory has grown by some MB; a few ms each time. Linux alone. */
+export function keepMemoryLean(logger: Pick<Logger, "debug">): void {
   if (!hasLinuxLayouts()) return;
-  for (const giveBack of [giveBackProgramPages, giveBackFreedMemory]) {
+  let leftBytes = giveBack(logger);
+  const lookAfter = (ms: number): void => {
+    const look = (): void => {
+      if (process.memoryUsage.rss() - leftBytes >= WORTH_BYTES) leftBytes = giveBack(logger);
+      lookAfter(Math.min(2 * ms, LAST_LOOK_MS));
+    };
+    setTimeout(look, ms).unref();
+  };
+  lookAfter(FIRST_LOOK_MS);
+}
+
+/** Bytes that are left (RSS). No error matters, but it is told. */
+export function giveBack(logger: Pick<Logger, "debug">): number {
+  for (const part of [giveBackProgramPages, giveBackFreedMemory]) {
     try {
-      giveBack();
+      part();
     } catch (error) {
-      logger.debug({ event: "start-memory", err: error }, "not all memory of the start was given back");
+      logger.debug({ event: "lean-memory", err: error }, "not all memory that is not needed was given back");
     }
   }
+  return process.memoryUsage.rss();
 }
 
 function giveBackProgramPages(): void {

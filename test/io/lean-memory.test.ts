@@ -3,7 +3,7 @@ import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
-import { unwrittenMappings } from "../../src/io/ffi/start-memory.ts";
+import { unwrittenMappings } from "../../src/io/ffi/lean-memory.ts";
 import { needs } from "../needs.ts";
 
 const mapping = (head: string, anonymousKb: number): string =>
@@ -37,16 +37,15 @@ describe("the mappings that may be dropped", () => {
 });
 
 test.runIf(needs("linux"))("a process that gave them back is smaller and goes on", () => {
-  const module = fileURLToPath(new URL("../../src/io/ffi/start-memory.ts", import.meta.url));
+  const module = fileURLToPath(new URL("../../src/io/ffi/lean-memory.ts", import.meta.url));
   const script = `
     import { createHash } from "node:crypto";
-    const { giveBackStartMemory } = await import(${JSON.stringify(module)});
+    const { giveBack } = await import(${JSON.stringify(module)});
     const told = [];
     const before = process.memoryUsage.rss();
-    giveBackStartMemory({ debug: (fields) => told.push(fields) });
-    const after = process.memoryUsage.rss();
+    const left = giveBack({ debug: (fields) => told.push(fields) });
     const hash = createHash("sha256").update(JSON.stringify({ still: "here" })).digest("hex");
-    console.log(JSON.stringify({ before, after, hash, told }));`;
+    console.log(JSON.stringify({ before, after: left, hash, told }));`;
   const run = spawnSync(process.execPath, ["--input-type=module", "-e", script], { encoding: "utf8" });
   expect(run.stderr.replace(/\(.*Warning.*|\(Use.*/g, "").trim()).toBe("");
   const { before, after, hash, told } = JSON.parse(run.stdout);
