@@ -1,6 +1,7 @@
 // The data thread: the engine, the TUN device and the UDP sockets in one Worker that sleeps in poll(2). It takes what
 // the main thread wants from its port after each wake-up and answers by postMessage; nothing else of Node runs here.
 import { receiveMessageOnPort, workerData } from "node:worker_threads";
+import { WirebadgeError } from "../base/errors.ts";
 import { Engine, type EngineSink } from "../engine/engine.ts";
 import { cpuStopwatch, SystemClock, sharedMs, stopwatch } from "../io/clock.ts";
 import { chooseCrypto } from "../io/crypto-choice.ts";
@@ -10,6 +11,7 @@ import { EventFd } from "../io/ffi/event-fd.ts";
 import { Poller } from "../io/ffi/poller.ts";
 import { TUN_ARENA_BYTES, TunDevice } from "../io/ffi/tun-device.ts";
 import { UdpSocket, udpSocketArenaBytes } from "../io/ffi/udp-socket.ts";
+import { WARM_ENDS_ARENA_BYTES, WarmEnd } from "../io/ffi/warm-ends.ts";
 import { NATIVE_CRYPTO_ARENA_BYTES } from "../io/native-crypto.ts";
 import { osRandom } from "../io/os-random.ts";
 import { createSimdSums } from "../io/simd-sums.ts";
@@ -22,7 +24,7 @@ import {
   waitingRooms,
 } from "./data-thread-messages.ts";
 import { PacketLoop } from "./packet-loop.ts";
-import { warmUp } from "./warm-up.ts";
+import { WARM_UP_ARENA_BYTES, warmUp } from "./warm-up.ts";
 
 const POLLER_BYTES = 4_096;
 
@@ -33,7 +35,13 @@ function main(start: DataThreadStart): void {
   };
   const stop = new Int32Array(start.stop);
   const arena = new Arena(
-    NATIVE_CRYPTO_ARENA_BYTES + POLLER_BYTES + PacketLoop.arenaBytes + TUN_ARENA_BYTES + 2 * udpSocketArenaBytes(),
+    NATIVE_CRYPTO_ARENA_BYTES +
+      POLLER_BYTES +
+      PacketLoop.arenaBytes +
+      TUN_ARENA_BYTES +
+      2 * udpSocketArenaBytes() +
+      WARM_ENDS_ARENA_BYTES +
+      WARM_UP_ARENA_BYTES,
   );
   const { crypto, reason } = chooseCrypto({ arena, ...(start.requireNative ? { require: "native" } : {}) });
   const wake = EventFd.of(start.wakeFd);
@@ -42,19 +50,22 @@ function main(start: DataThreadStart): void {
   const v6 = start.udp.v6 === undefined ? undefined : UdpSocket.adopt(arena, 6, start.udp.v6);
   const poller = new Poller(arena, [wake.fd, tun.fd, v4?.fd ?? -1, v6?.fd ?? -1]); // poll passes over −1
 
-  const { keepWarm } = warmUp(crypto, osRandom);
+  const sums = createSimdSums(arena.memory, arena.bytes);
+  const warmEnds = openWarmEnds(arena);
+  const warm =
+    warmEnds === undefined ? undefined : warmUp({ crypto, random: osRandom, memory: arena, sums, ends: warmEnds });
   const clock = new SystemClock();
   const badge = new BadgeSide({ crypto, rooms: waitingRooms(start.waiting), tell, clock, sharedMs });
   const loop = new PacketLoop({
     memory: arena,
-    sums: createSimdSums(arena.memory, arena.bytes),
+    sums,
     tun,
     v4,
     v6,
     poller,
     clock,
     aside: start.mode === "badge" ? badge : undefined,
-    keepWarm,
+    keepWarm: warm?.keepWarm,
     onWake: () => {
       wake.drain();
       if (Atomics.load(stop, 0) !== 0) return loop.stop();
@@ -120,7 +131,18 @@ function main(start: DataThreadStart): void {
     tell({ kind: "failed", status: status() });
     throw error;
   }
+  for (const end of warmEnds ?? []) end.close();
   port.close();
+}
+
+/** Undefined without a loopback device that is up: then the first packets take longer. */
+function openWarmEnds(arena: Arena): [WarmEnd, WarmEnd] | undefined {
+  try {
+    return WarmEnd.open(arena);
+  } catch (error) {
+    if (error instanceof WirebadgeError) return undefined;
+    throw error;
+  }
 }
 
 main(workerData as DataThreadStart);

@@ -54,7 +54,7 @@ export interface PacketLoopParts {
   readonly poller: LoopPoller;
   readonly clock: Clock;
   readonly aside?: LoopAside | undefined;
-  /** Keeps code and data in the caches, see `warmUp`: called every other millisecond for as long as packets pass. */
+  /** Keeps code and data in the caches, see `warmUp`: called every few milliseconds for as long as packets pass. */
   readonly keepWarm?: (() => void) | undefined;
   /** The main thread wants something. */
   readonly onWake: () => void;
@@ -67,9 +67,11 @@ const AT_TUN = 1;
 const AT_SOCKETS = 2;
 
 const POLL_MAX_MS = 1_000; // an exit that could not wake this thread waits no longer
-// A packet that comes after 20 ms of rest takes twice as long as one after 2: its code has left the caches.
-const KEEP_WARM_EVERY_MS = 2;
-const KEEP_WARM_FOR_MS = 100; // after a packet
+// A packet that comes after 20 ms of rest takes thrice as long as one after 2: its code has left the caches.
+const KEEP_WARM_SOON_MS = 1; // apart, in the first few milliseconds after a packet
+const KEEP_WARM_SOON_FOR_MS = 5;
+const KEEP_WARM_LATER_MS = 4; // apart, after those
+const KEEP_WARM_FOR_MS = 60;
 const TUN_READS_MAX = 32; // of a round: then UDP has its turn
 const SUPER_PACKET_BYTES = VNET_HEADER_BYTES + 65_535;
 const SEND_BYTES = 1 << 19;
@@ -180,8 +182,10 @@ export class PacketLoop {
   /** Waits until there is something to do, or the engine's next deadline, and does it. */
   round(): void {
     const { poller, clock, onWake, keepWarm } = this.#parts;
-    const isWarm = keepWarm !== undefined && this.#nowMs - this.#packetMs < KEEP_WARM_FOR_MS;
-    const ready = poller.wait(isWarm ? Math.min(this.#timeoutMs(), KEEP_WARM_EVERY_MS) : this.#timeoutMs());
+    const restedMs = this.#nowMs - this.#packetMs;
+    const isWarm = keepWarm !== undefined && restedMs < KEEP_WARM_FOR_MS;
+    const warmMs = restedMs < KEEP_WARM_SOON_FOR_MS ? KEEP_WARM_SOON_MS : KEEP_WARM_LATER_MS;
+    const ready = poller.wait(isWarm ? Math.min(this.#timeoutMs(), warmMs) : this.#timeoutMs());
     this.#nowMs = clock.nowMs();
     if (isWarm && ready === 0) {
       this.counters.warmRounds++;

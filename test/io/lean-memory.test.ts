@@ -64,7 +64,8 @@ test.runIf(needs("linux"))("what grew is given back at looks that come ever late
     process.memoryUsage.rss = () => rss;
     const logger = { debug: (fields) => { throw new Error(JSON.stringify(fields)); } };
     keepMemoryLean(logger);
-    const pages = () => Number(/VmRSS:\\s+(\\d+)/.exec(require("node:fs").readFileSync("/proc/self/status", "utf8"))[1]);
+    const status = () => require("node:fs").readFileSync("/proc/self/status", "utf8");
+    const pages = () => Number(/VmRSS:\\s+(\\d+)/.exec(status())[1]);
     const { createRequire } = await import("node:module");
     const require = createRequire(${JSON.stringify(module)});
     const all = [];

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { Arena } from "../../src/io/ffi/arena.ts";
-import { MemoryTun } from "../../src/io/memory-tun.ts";
 import { VNET_HEADER_BYTES } from "../../src/wire/vnet-header.ts";
+import { MemoryTun } from "./memory-tun.ts";
 import { FAR_ADDRESS, KERNEL_ADDRESS, type TunWorld, tunContract, udpPacket } from "./tun-contract.ts";
 
 describe.each([true, false])("offloads %s", (offloads) => {

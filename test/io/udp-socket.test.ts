@@ -4,9 +4,9 @@ import { Arena } from "../../src/io/ffi/arena.ts";
 import { bindNative } from "../../src/io/ffi/koffi.ts";
 import { Poller } from "../../src/io/ffi/poller.ts";
 import { UdpSocket, udpSocketArenaBytes } from "../../src/io/ffi/udp-socket.ts";
-import { MemoryUdpNetwork } from "../../src/io/memory-udp-socket.ts";
 import { needs } from "../needs.ts";
 import { ip } from "../wire/packets.ts";
+import { MemoryUdpNetwork } from "./memory-udp-socket.ts";
 import {
   cut,
   expectFullBufferToDrop,

@@ -5,13 +5,13 @@ import { SeededRandom } from "../../src/base/random.ts";
 import { leaseEndMs, signLease } from "../../src/control/lease.ts";
 import type { OwnLease } from "../../src/engine/desired-state.ts";
 import { Engine } from "../../src/engine/engine.ts";
-import { MemoryTun } from "../../src/io/memory-tun.ts";
-import { MemoryUdpNetwork, type MemoryUdpSocket } from "../../src/io/memory-udp-socket.ts";
-import { plainMemory } from "../../src/io/plain-memory.ts";
 import { BadgeSide } from "../../src/peer/data-thread-badge.ts";
 import { type DataThreadNotice, WAITING_BYTES, waitingRooms } from "../../src/peer/data-thread-messages.ts";
 import { PacketLoop } from "../../src/peer/packet-loop.ts";
 import { coordinatorSeed, crypto, EPOCH, sessionId } from "../engine/engine-world.ts";
+import { MemoryTun } from "../io/memory-tun.ts";
+import { MemoryUdpNetwork, type MemoryUdpSocket } from "../io/memory-udp-socket.ts";
+import { plainMemory } from "../io/plain-memory.ts";
 
 const PORT = 51_820;
 export const LEASE_MS = 60_000;

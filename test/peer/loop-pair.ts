@@ -6,10 +6,10 @@ import { PortableCrypto } from "../../src/crypto/portable.ts";
 import { Engine } from "../../src/engine/engine.ts";
 import { quietSink } from "../../src/engine/quiet-sink.ts";
 import { POLLIN } from "../../src/io/ffi/poller.ts";
-import { MemoryTun } from "../../src/io/memory-tun.ts";
-import { MemoryUdpNetwork, type MemoryUdpSocket } from "../../src/io/memory-udp-socket.ts";
-import { plainMemory } from "../../src/io/plain-memory.ts";
 import { PacketLoop } from "../../src/peer/packet-loop.ts";
+import { MemoryTun } from "../io/memory-tun.ts";
+import { MemoryUdpNetwork, type MemoryUdpSocket } from "../io/memory-udp-socket.ts";
+import { plainMemory } from "../io/plain-memory.ts";
 import { splitNaively } from "../wire/naive-split.ts";
 import { type SuperFields, superPacket } from "../wire/super-packets.ts";
 

@@ -6,10 +6,10 @@ import { SeededRandom } from "../../src/base/random.ts";
 import { PortableCrypto } from "../../src/crypto/portable.ts";
 import { Engine } from "../../src/engine/engine.ts";
 import { quietSink } from "../../src/engine/quiet-sink.ts";
-import { MemoryTun } from "../../src/io/memory-tun.ts";
-import { MemoryUdpNetwork } from "../../src/io/memory-udp-socket.ts";
-import { plainMemory } from "../../src/io/plain-memory.ts";
 import { PacketLoop } from "../../src/peer/packet-loop.ts";
+import { MemoryTun } from "../io/memory-tun.ts";
+import { MemoryUdpNetwork } from "../io/memory-udp-socket.ts";
+import { plainMemory } from "../io/plain-memory.ts";
 import { fixIpv4Checksum, tcp, udp } from "../wire/packets.ts";
 
 const OWN_PORT = 51_820;

@@ -22,15 +22,17 @@ export class Poller {
   readonly #word: number;
   readonly #address: number;
   readonly #count: number;
+  readonly #longestMs: number;
 
   /** Waits for POLLIN of each; errors and hang-ups are always told. A negative descriptor is never ready. */
-  constructor(arena: Arena, fds: readonly number[]) {
+  constructor(arena: Arena, fds: readonly number[], longestMs = Number.POSITIVE_INFINITY) {
     this.#poll = bindNative("poll", "int", "uintptr_t", "unsigned long", "int");
     const at = arena.allocateAt(fds.length * POLLFD_BYTES);
     this.#words = arena.words;
     this.#word = at >>> 2;
     this.#address = arena.baseAddress + at;
     this.#count = fds.length;
+    this.#longestMs = longestMs;
     for (const [i, fd] of fds.entries()) {
       this.#words[this.#word + 2 * i] = fd;
       this.#words[this.#word + 2 * i + 1] = POLLIN;
@@ -43,7 +45,7 @@ export class Poller {
    * @throws WirebadgeError INTERNAL
    */
   wait(timeoutMs: number): number {
-    const ready = this.#poll(this.#address, this.#count, timeoutMs);
+    const ready = this.#poll(this.#address, this.#count, Math.min(timeoutMs, this.#longestMs));
     if (ready >= 0) return ready;
     const errno = lastErrno();
     if (errno === EINTR) return 0;

@@ -1,5 +1,5 @@
 // How a UDP socket for runs of datagrams is made: options, buffers, port. udp-socket.ts uses it.
-import { readU16, writeU16 } from "../../base/bytes.ts";
+import { readU16, writeU16, writeU32 } from "../../base/bytes.ts";
 import { WirebadgeError } from "../../base/errors.ts";
 import { UDP_BUFFER_BYTES } from "../../base/limits.ts";
 import { isFamilyMissing, portTaken } from "../port-taken.ts";
@@ -69,6 +69,8 @@ export interface UdpSocketOptions {
   readonly family: 4 | 6;
   /** 0: the system chooses. */
   readonly port: number;
+  /** IPv4's, 32 bits; all of them when absent. */
+  readonly address?: number;
   /** SO_MARK, for policy routing. Needs CAP_NET_ADMIN. */
   readonly mark?: number;
   /** Runs that wait until they are sent by themselves. */
@@ -117,7 +119,7 @@ export function setMark(functions: UdpLibc, arena: Arena, fd: number, mark: numb
 export function openUdp(
   functions: UdpLibc,
   arena: Arena,
-  { family, port, mark, bufferBytes }: UdpSocketOptions,
+  { family, port, address = 0, mark, bufferBytes }: UdpSocketOptions,
 ): OpenedUdp {
   const v4 = family === 4;
   const fd = functions.socket(v4 ? AF_INET : AF_INET6, SOCK_DGRAM_NONBLOCK_CLOEXEC, 0);
@@ -141,6 +143,7 @@ export function openUdp(
     }
     arena.bytes.fill(0, at, at + NAME_BYTES);
     writeFamilyAndPort(arena, at, v4, port);
+    if (v4) writeU32(arena.bytes, at + 4, address);
     const nameBytes = v4 ? V4_NAME_BYTES : NAME_BYTES;
     if (functions.bind(fd, arena.baseAddress + at, nameBytes) < 0) {
       throw portTaken(port, systemError("bind", lastErrno()));

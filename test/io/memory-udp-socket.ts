@@ -1,11 +1,16 @@
 // The twin of a UDP socket for runs, in memory: sockets that joined one network reach each other at once and in order.
 // One contract suite holds both to the same.
-import { type Address, type Endpoint, formatAddress, isV4, parseAddress } from "../base/address.ts";
-import { assert } from "../base/assert.ts";
-import { UDP_BUFFER_BYTES, UDP_RUN_MAX_BYTES, UDP_RUN_SEGMENTS_MAX, UDP_RUNS_QUEUED_MAX } from "../base/limits.ts";
-import type { DatagramSocket, PacketMemory } from "./data-plane.ts";
-import { EBADF } from "./ffi/errno.ts";
-import { portTaken } from "./port-taken.ts";
+import { type Address, type Endpoint, formatAddress, isV4, parseAddress } from "../../src/base/address.ts";
+import { assert } from "../../src/base/assert.ts";
+import {
+  UDP_BUFFER_BYTES,
+  UDP_RUN_MAX_BYTES,
+  UDP_RUN_SEGMENTS_MAX,
+  UDP_RUNS_QUEUED_MAX,
+} from "../../src/base/limits.ts";
+import type { DatagramSocket, PacketMemory } from "../../src/io/data-plane.ts";
+import { EBADF } from "../../src/io/ffi/errno.ts";
+import { portTaken } from "../../src/io/port-taken.ts";
 
 const SLOT_BYTES = 65_536;
 const RECEIVE_SLOTS = 32;

@@ -1,8 +1,8 @@
 // The twin of a TUN device in memory: a test is the kernel at its other end. One contract suite holds both to the same.
-import { assert } from "../base/assert.ts";
-import { VNET_HEADER_BYTES } from "../wire/vnet-header.ts";
-import type { PacketDevice, PacketMemory } from "./data-plane.ts";
-import { EBADF, EINVAL, EIO } from "./ffi/errno.ts";
+import { assert } from "../../src/base/assert.ts";
+import type { PacketDevice, PacketMemory } from "../../src/io/data-plane.ts";
+import { EBADF, EINVAL, EIO } from "../../src/io/ffi/errno.ts";
+import { VNET_HEADER_BYTES } from "../../src/wire/vnet-header.ts";
 
 const QUEUE_PACKETS_MAX = 500; // TUN_READQ_SIZE, the kernel's own
 const VECTORS_MAX = 64;

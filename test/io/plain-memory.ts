@@ -1,6 +1,6 @@
 // Memory of a packet loop that no native code is given the address of: where device and sockets are in memory too.
-import { assert } from "../base/assert.ts";
-import type { PacketMemory } from "./data-plane.ts";
+import { assert } from "../../src/base/assert.ts";
+import type { PacketMemory } from "../../src/io/data-plane.ts";
 
 const ALIGNMENT_BYTES = 64;
 
