@@ -73,6 +73,7 @@ const KEEP_WARM_SOON_FOR_MS = 5;
 const KEEP_WARM_LATER_MS = 4; // apart, after those
 const KEEP_WARM_FOR_MS = 60;
 const TUN_READS_MAX = 32; // of a round: then UDP has its turn
+const TUN_READ_BYTES_MAX = 1 << 18; // as well: a ping's answer waits behind no more
 const SUPER_PACKET_BYTES = VNET_HEADER_BYTES + 65_535;
 const SEND_BYTES = 1 << 19;
 // A super-packet's pieces, each at most this much larger, fit behind any offset below the rest.
@@ -263,7 +264,7 @@ export class PacketLoop {
       this.#failingSinceMs[AT_TUN] = 0;
       return;
     }
-    for (let reads = 0; reads < TUN_READS_MAX; reads++) {
+    for (let reads = 0, bytes = 0; reads < TUN_READS_MAX && bytes < TUN_READ_BYTES_MAX; reads++) {
       const length = tun.read(this.#readAt, SUPER_PACKET_BYTES);
       if (length < 0) {
         this.#count(`tun-read-${errnoName(length)}`);
@@ -272,6 +273,7 @@ export class PacketLoop {
       }
       this.#failingSinceMs[AT_TUN] = 0;
       if (length === 0) return;
+      bytes += length;
       this.counters.tunReads++;
       this.#packetMs = this.#nowMs;
       if (this.#isOwnDatagram(length)) this.counters.ownDatagrams++;

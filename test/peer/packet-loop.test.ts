@@ -43,6 +43,22 @@ test("a round reads at most 32 packets of the device, and what many sent comes i
   }
 });
 
+test("a round reads no more of the device than some 256 KB: what comes in has its turn in between", () => {
+  const { a, b, rounds } = pair();
+  a.sends({ payload: new Uint8Array(1) });
+  rounds();
+  b.received();
+  const sent = Array.from({ length: 10 }, () => a.sends({ payload: new Uint8Array(60_000), gsoSize: MSS_BYTES }));
+  const before = a.loop.counters.tunReads;
+  a.loop.round();
+  expect(a.loop.counters.tunReads - before).toBe(5);
+  a.loop.round();
+  expect(a.loop.counters.tunReads - before).toBe(10);
+  rounds();
+  const bytes = b.received().reduce((sum, packet) => sum + packet.length, 0);
+  expect(bytes).toBe(sent.flatMap((frame) => splitNaively(frame)!).reduce((sum, packet) => sum + packet.length, 0));
+});
+
 test("for 60 ms after a packet it wakes now and then to stay warm, then sleeps; keepalives are none", () => {
   const { a, b, rounds, clock } = pair();
   a.sends({ payload: new Uint8Array(1) });

@@ -37,7 +37,7 @@ import {
 const MSG_DONTWAIT = 0x40;
 
 const SLOT_BYTES = 65_536; // nothing is longer, joined or not
-const RECEIVE_SLOTS = 32;
+const RECEIVE_SLOTS = 8; // half a megabyte at the most before the device has its turn
 
 // struct mmsghdr (64-bit): name @0, namelen @8, iov @16, iovlen @24, control @32, controllen @40, flags @48,
 // msg_len @56
