@@ -32,11 +32,12 @@ export interface DataThreadOptions
   readonly lastTimestamp?: Uint8Array | undefined;
   readonly onNotice: (notice: DataThreadNotice) => void;
   /** It failed, and this is how it was last, where it could still say so: what the next one begins with. */
-  readonly onFailed?: (last: DataThreadStatus | undefined) => DataThreadRecovery;
+  readonly onFailed: (last: DataThreadStatus | undefined) => DataThreadRecovery;
 }
 
 export interface DataThreadRecovery {
-  readonly state: DesiredState;
+  /** Undefined: nothing was applied yet. */
+  readonly state: DesiredState | undefined;
   /** Handshakes with these: they still send under sessions that nobody has any more. */
   readonly reach: readonly string[];
 }
@@ -292,10 +293,10 @@ export class DataThread {
     }
     this.#restartsMs.push(nowMs);
     this.#options.logger.error({ event: "data-thread-restart", err: error }, "the data thread failed and starts again");
-    const recovery = this.#options.onFailed?.(last);
-    this.#state = recovery?.state ?? this.#state;
+    const { state, reach } = this.#options.onFailed(last);
+    this.#state = state;
     this.#spawn().then(
-      () => this.reach(recovery?.reach ?? []),
+      () => this.reach(reach),
       (cause: unknown) => {
         if (!this.#stopping && this.#worker === undefined) this.#ended.resolve(cause as Error);
       },

@@ -1,7 +1,7 @@
 // The packet path of a whole host: a TUN device, and a data thread that moves the packets and alone judges them. Here,
 // on the main thread, an engine that never sends nor receives a datagram is told the same, for what people and the
 // gateway ask; the userspace stack gets what is not the kernel's from the data thread, and gives its packets to it.
-import { type Address, type Endpoint, formatPrefix, hostPrefix, type Prefix } from "../base/address.ts";
+import { type Address, type Endpoint, equalEndpoint, formatPrefix, hostPrefix, type Prefix } from "../base/address.ts";
 import { assert } from "../base/assert.ts";
 import { MTU_DEFAULT_BYTES } from "../base/limits.ts";
 import type { NetmapView } from "../control/netmap.ts";
@@ -15,7 +15,7 @@ import { TUN_ARENA_BYTES, TunDevice } from "../io/ffi/tun-device.ts";
 import type { UdpPair } from "../io/ffi/udp-socket.ts";
 import { osRandom } from "../io/os-random.ts";
 import type { Netstack } from "../netstack/contract.ts";
-import { DataThread } from "./data-thread.ts";
+import { DataThread, type DataThreadRecovery } from "./data-thread.ts";
 import type { DataThreadNotice, DataThreadStatus } from "./data-thread-messages.ts";
 import { LoopDriver } from "./driver.ts";
 import type { ForwardPlan } from "./forward-side.ts";
@@ -71,6 +71,7 @@ export class TunPath implements PacketPath {
   #forward: HostForward | undefined;
   #uapi: UapiServer | undefined;
   #view: NetmapView | undefined;
+  #state: DesiredState | undefined;
   #lastStatus: DataThreadStatus | undefined;
   #offsetMs = 0;
   #packetsLost = 0;
@@ -140,6 +141,7 @@ export class TunPath implements PacketPath {
       logger,
       lastTimestamp,
       onNotice: (notice) => this.#onNotice(notice),
+      onFailed: (last) => this.#recover(last),
     });
     void this.#thread.ended.then(this.#ended.resolve);
   }
@@ -147,6 +149,7 @@ export class TunPath implements PacketPath {
   apply(nowMs: number, state: DesiredState, view: NetmapView): void {
     const { logger, stackPorts } = this.#options;
     this.#view = view;
+    this.#state = state;
     this.judge.apply(nowMs, state);
     const reserved = resolverAddressesOf(view);
     // The own addresses are the kernel's, whose packets to the stack come from there: were they the stack's own, it
@@ -314,6 +317,22 @@ export class TunPath implements PacketPath {
           eachPacket(notice.bytes, (offset, length) => this.#stack?.handlePacket(nowMs, notice.bytes, offset, length));
         });
     }
+  }
+
+  /** Peers with a tunnel still send under sessions that nobody has any more: they are reached where they were last. */
+  #recover(last: DataThreadStatus | undefined): DataThreadRecovery {
+    const live = new Map<string, Endpoint | undefined>();
+    for (const { session, endpoint, lastHandshakeMs } of last?.peers ?? []) {
+      if (lastHandshakeMs !== undefined) live.set(session, endpoint);
+    }
+    const peers = this.#state?.peers.map((peer) => {
+      const at = live.get(peer.session);
+      return at === undefined
+        ? peer
+        : { ...peer, endpoints: [at, ...peer.endpoints.filter((other) => !equalEndpoint(other, at))] };
+    });
+    const state = this.#state && { ...this.#state, peers: peers ?? [] };
+    return { state, reach: [...live.keys()] };
   }
 
   #putPacket(buffer: Uint8Array, offset: number, length: number): void {

@@ -13,7 +13,7 @@ import { EBADF } from "../../src/io/ffi/errno.ts";
 import { portTaken } from "../../src/io/port-taken.ts";
 
 const SLOT_BYTES = 65_536;
-const RECEIVE_SLOTS = 8;
+const RECEIVE_SLOTS = 32;
 const DYNAMIC_PORTS_FROM = 49_152; // RFC 6335 §6
 
 interface Message {

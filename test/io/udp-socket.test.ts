@@ -55,6 +55,25 @@ describe.runIf(needs("linux", "ipv6"))("of the kernel", () => {
     first.v6?.close();
   });
 
+  it("takes at most eight long runs at once after long ones, and as many short ones as before", () => {
+    using w = open();
+    /** How many came at a time. */
+    const received = (count: number, bytes: number): number[] => {
+      for (let i = 0; i < count; i++) {
+        w.a.push(w.at, bytes, Math.min(bytes, 1_000), w.to);
+        w.a.flush();
+      }
+      const calls: number[] = [];
+      for (let came = w.b.receive(); came > 0; came = w.b.receive()) calls.push(came);
+      return calls;
+    };
+    expect(received(10, 17_000)).toEqual([10]);
+    expect(received(10, 17_000)).toEqual([8, 2]); // two are not long enough to go on so
+    expect(received(10, 17_000)).toEqual([10]);
+    expect(received(10, 100)).toEqual([8, 2]);
+    expect(received(10, 100)).toEqual([10]);
+  });
+
   it("opens both families on one port number", () => {
     const arena = new Arena(ARENA_BYTES);
     const { port, v4, v6 } = UdpSocket.openPair(arena, { port: 0 });

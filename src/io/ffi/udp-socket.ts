@@ -37,7 +37,9 @@ import {
 const MSG_DONTWAIT = 0x40;
 
 const SLOT_BYTES = 65_536; // nothing is longer, joined or not
-const RECEIVE_SLOTS = 8; // half a megabyte at the most before the device has its turn
+const RECEIVE_SLOTS = 32;
+const LONG_RECEIVE_SLOTS = 8; // of long runs: half a megabyte at the most before the device has its turn
+const LONG_RECEIVE_BYTES = 1 << 17; // of one call: the next one's runs are taken for long
 
 // struct mmsghdr (64-bit): name @0, namelen @8, iov @16, iovlen @24, control @32, controllen @40, flags @48,
 // msg_len @56
@@ -126,6 +128,7 @@ export class UdpSocket implements DatagramSocket {
   readonly #slotsAt: number;
   /** From the first on: what the last call may have written to. */
   #writtenSlots: number;
+  #receivesLong = false;
   readonly #messageBytes: Int32Array;
   readonly #segmentBytes: Int32Array;
   readonly #senders: (Endpoint | undefined)[] = new Array<Endpoint | undefined>(KNOWN_SENDERS).fill(undefined);
@@ -216,7 +219,8 @@ export class UdpSocket implements DatagramSocket {
       words[at + CONTROL_LENGTH_WORD] = CONTROL_BYTES;
     }
     this.#writtenSlots = this.#receiveSlots;
-    const count = this.#libc.recvmmsg(this.#fd, address, this.#receiveSlots, MSG_DONTWAIT, 0);
+    const asked = this.#receivesLong ? Math.min(LONG_RECEIVE_SLOTS, this.#receiveSlots) : this.#receiveSlots;
+    const count = this.#libc.recvmmsg(this.#fd, address, asked, MSG_DONTWAIT, 0);
     if (count < 0) {
       const errno = lastErrno();
       if (errno === EAGAIN || errno === EINTR) return 0;
@@ -226,7 +230,12 @@ export class UdpSocket implements DatagramSocket {
     this.counters["receive-calls"]! += 1;
     this.counters["receive-messages"]! += count;
     this.#writtenSlots = Math.min(count + 1, this.#receiveSlots); // one more than it says: none is worth a doubt
-    for (let i = 0; i < count; i++) this.#readHeader(i);
+    let bytes = 0;
+    for (let i = 0; i < count; i++) {
+      this.#readHeader(i);
+      bytes += this.#messageBytes[i]!;
+    }
+    this.#receivesLong = bytes >= LONG_RECEIVE_BYTES;
     return count;
   }
 
