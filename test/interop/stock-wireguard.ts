@@ -125,8 +125,10 @@ export async function startStock(namespace: Namespace, options: StockOptions): P
     for (let tries = 0; ; tries++) {
       const set = await namespace.run(requireTool("wg"), ["setconf", name, file], { check: false });
       if (set.code === 0) break;
-      if (tries === 300 || child.exitCode !== null)
-        throw new Error(`${stock} did not come up: ${set.stderr} ${errors}`);
+      if (tries === 300 || child.exitCode !== null || child.signalCode !== null) {
+        const end = `exit ${child.exitCode} ${child.signalCode}`;
+        throw new Error(`${stock} did not come up (${end}) at try ${tries}: ${set.stderr} ${errors}`);
+      }
       await delay(100);
     }
   });

@@ -1,5 +1,6 @@
 // What is done before the first packet, and between packets, makes no more than it says: over the real ends, and over
 // two that lead nowhere.
+import { createSocket } from "node:dgram";
 import { readlinkSync } from "node:fs";
 import { expect, test } from "vitest";
 import { SeededRandom } from "../../src/base/random.ts";
@@ -71,6 +72,26 @@ test.runIf(needs("linux"))("handshakes and packets all arrive; kept warm they ma
   expect(opened.join()).toMatch(/^(socket:\[\d+\],?){4}$/);
   for (const end of ends) end.close();
   for (const [i, fd] of sockets.entries()) expect(openedAs(fd)).not.toBe(opened[i]);
+});
+
+test.runIf(needs("linux"))("hears nobody else", async () => {
+  const { ends } = world();
+  const otherOf = (end: WarmEnd): WarmEnd => ends.find((other) => other !== end)!;
+  const stranger = createSocket("udp4");
+  for (const end of ends) {
+    const sent = Promise.withResolvers<void>();
+    stranger.send("anything", end.endpoint.port, "127.0.0.1", () => sent.resolve());
+    await sent.promise;
+    end.udp.push(0, 8, 8, otherOf(end).endpoint);
+    end.udp.flush();
+  }
+  for (const end of ends) {
+    expect(end.udp.receive()).toBe(1); // the other's, and no more
+    expect(end.udp.source(0).port).toBe(otherOf(end).endpoint.port);
+    expect(end.udp.receive()).toBe(0);
+    end.close();
+  }
+  stranger.close();
 });
 
 test.runIf(needs("linux"))(
