@@ -130,8 +130,9 @@ function main(start: DataThreadStart): void {
   } catch (error) {
     tell({ kind: "failed", status: status() });
     throw error;
+  } finally {
+    for (const end of warmEnds ?? []) end.close();
   }
-  for (const end of warmEnds ?? []) end.close();
   port.close();
 }
 

@@ -1,5 +1,6 @@
 // `wirebadge wg --tun` over real TUN devices in network namespaces: data both ways by hash, beside itself and other
 // implementations; and its end on every way out.
+import { readdirSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
 import { Lab } from "../namespaces.ts";
@@ -88,11 +89,14 @@ describe.runIf(needs("root", "tun", "netns", "curl"))("wirebadge wg --tun", () =
     await using end = await TunEnd.start(A, a, configOf(A, B), "wbta", planted.script);
     const ping = () => a.run(requireTool("ping"), ["-c", "1", "-W", "2", B.inside[4]], { check: false });
     expect((await ping()).code).toBe(0);
+    const descriptors = (): number => readdirSync(`/proc/${end.program.pid}/fd`).length;
+    const before = descriptors();
     for (let failures = 1; failures <= 3; failures++) {
       planted.fail();
       await until("a new start", () => end.program.output.split("data-thread-restart").length > failures);
       await until("an answer", async () => (await ping()).code === 0);
     }
+    expect(descriptors()).toBeLessThanOrEqual(before);
     planted.fail();
     expect(await end.program.exited).toBe(2);
     expect(end.program.output).toContain("planted");
