@@ -12,6 +12,8 @@ import { requireTool } from "../needs.ts";
 
 export type Stock = "wireguard-go" | "wireguard-go-debian" | "boringtun-cli";
 
+const STARTS_MAX = 4;
+
 let count = 0;
 
 export interface StockOptions {
@@ -106,8 +108,24 @@ async function withFile(text: string, work: (file: string) => Promise<void>): Pr
   }
 }
 
-/** Up when it resolves. */
+/** It ended in its own time, before it could be set. */
+class EndedAtStart extends Error {}
+
+/**
+ * Up when it resolves. boringtun now and then ends at its start, with exit code 0 and no word, where somebody already
+ * sends to its port: it is started again.
+ */
 export async function startStock(namespace: Namespace, options: StockOptions): Promise<StockEnd> {
+  for (let start = 1; ; start++) {
+    try {
+      return await startOnce(namespace, options);
+    } catch (error) {
+      if (!(error instanceof EndedAtStart) || start === STARTS_MAX) throw error;
+    }
+  }
+}
+
+async function startOnce(namespace: Namespace, options: StockOptions): Promise<StockEnd> {
   const stock = options.stock ?? "wireguard-go";
   // its control socket lies in a folder that all namespaces share
   const name = `wbs${process.pid % 100_000}x${count++}`;
@@ -125,10 +143,9 @@ export async function startStock(namespace: Namespace, options: StockOptions): P
     for (let tries = 0; ; tries++) {
       const set = await namespace.run(requireTool("wg"), ["setconf", name, file], { check: false });
       if (set.code === 0) break;
-      if (tries === 300 || child.exitCode !== null || child.signalCode !== null) {
-        const end = `exit ${child.exitCode} ${child.signalCode}`;
-        throw new Error(`${stock} did not come up (${end}) at try ${tries}: ${set.stderr} ${errors}`);
-      }
+      const said = `${stock} did not come up (exit ${child.exitCode}): ${set.stderr} ${errors}`;
+      if (child.exitCode === 0) throw new EndedAtStart(said);
+      if (tries === 300 || child.exitCode !== null || child.signalCode !== null) throw new Error(said);
       await delay(100);
     }
   });
