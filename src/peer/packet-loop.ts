@@ -276,7 +276,7 @@ export class PacketLoop {
       bytes += length;
       this.counters.tunReads++;
       this.#packetMs = this.#nowMs;
-      if (this.#isOwnDatagram(length)) this.counters.ownDatagrams++;
+      if (this.#isOwnDatagram(length)) this.counters.ownDatagrams += this.#piecesOf(length);
       else this.#splitAndSend(length);
       if (this.#unflushedBytes < FLUSH_BYTES) continue;
       const waits = this.#sendWaits();
@@ -323,6 +323,11 @@ export class PacketLoop {
             readU32(bytes, at + 36),
           );
     return this.#engine!.isPeerEndpoint({ address, port: readU16(bytes, udpAt + 2) });
+  }
+
+  /** Of a run of datagrams, which the device gives as one packet; what can't be split is one. */
+  #piecesOf(length: number): number {
+    return this.#splitter.begin(this.#bytes, this.#readAt, length) === undefined ? this.#splitter.pieces : 1;
   }
 
   #splitAndSend(length: number): void {

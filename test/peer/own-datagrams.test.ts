@@ -7,10 +7,12 @@ import { PortableCrypto } from "../../src/crypto/portable.ts";
 import { Engine } from "../../src/engine/engine.ts";
 import { quietSink } from "../../src/engine/quiet-sink.ts";
 import { PacketLoop } from "../../src/peer/packet-loop.ts";
+import { VNET_HEADER_BYTES } from "../../src/wire/vnet-header.ts";
 import { MemoryTun } from "../io/memory-tun.ts";
 import { MemoryUdpNetwork } from "../io/memory-udp-socket.ts";
 import { plainMemory } from "../io/plain-memory.ts";
 import { fixIpv4Checksum, tcp, udp } from "../wire/packets.ts";
+import { superPacket } from "../wire/super-packets.ts";
 
 const OWN_PORT = 51_820;
 const AT_TUN = 1;
@@ -90,6 +92,18 @@ test.each([
   loop.round();
   expect(loop.counters.ownDatagrams).toBe(isOwn ? 1 : 0);
   expect(staged()).toBe(isOwn ? 0 : 1);
+});
+
+test("a run of our own, which the device gives as one packet, is as many datagrams as it was cut from", () => {
+  const { loop, tun, staged } = makeLoop();
+  const frame = superPacket({ protocol: 17, sourcePort: OWN_PORT, payload: new Uint8Array(3_001), gsoSize: 1_000 });
+  const packet = frame.subarray(VNET_HEADER_BYTES);
+  packet.set([192, 0, 2, 1], 16);
+  writeU16(packet, 20 + 2, 51_820);
+  tun.kernelSends(packet, frame.slice(0, VNET_HEADER_BYTES));
+  loop.round();
+  expect(loop.counters.ownDatagrams).toBe(4);
+  expect(staged()).toBe(0);
 });
 
 test("a packet that ends before its ports is no datagram of ours", () => {

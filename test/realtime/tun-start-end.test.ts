@@ -126,7 +126,7 @@ describe.runIf(needs("root", "tun", "netns", "ping", "wg", "nft", "setpriv"))("s
     expect(await end.program.end()).toBe(0);
     const said = end.program.records.find((row) => row["event"] === "counters");
     const counters = new Map(Object.entries(said?.["counters"] as Record<string, number>));
-    expect(counters.get("loop-ownDatagrams")).toBeGreaterThan(100); // of 150: the last may still have been on its way
+    expect(counters.get("loop-ownDatagrams")).toBeGreaterThanOrEqual(150);
     await end[Symbol.asyncDispose]();
   });
 
