@@ -20,7 +20,7 @@ import { webAssembly } from "../../src/io/web-assembly.ts";
 import { same } from "../fuzz/target.ts";
 import { record, scale } from "../proof/form.ts";
 
-const RUNS = scale(Number(process.env["FC_RUNS"] ?? 2_000), 200_000);
+const RUNS = scale(Number(process.env["FC_RUNS"] ?? 2_000), 1_000_000);
 const LENGTH_MAX = 1_000; // four turns of its loop
 const SCRATCH = 64;
 const PACKETS_AT = 1_024;

@@ -40,7 +40,7 @@ const CONTROL = [
 
 export const MUTATED: readonly MutatedSource[] = [
   // the filter
-  { file: "src/filter/filter.ts", tests: FILTER },
+  { core: true, file: "src/filter/filter.ts", tests: FILTER },
   { file: "src/filter/flow-table.ts", tests: ["test/filter/flow-table.test.ts", ...FILTER] },
   { file: "src/filter/flow-index.ts", tests: ["test/filter/flow-table.test.ts", ...FILTER] },
   { file: "src/filter/flow-pages.ts", tests: ["test/filter/flow-table.test.ts", ...FILTER] },

@@ -42,8 +42,13 @@ export const PROOF_ITEMS: readonly ProofItem[] = [
   },
   { title: "mutants: each guard taken out", run: { command: ["node", "test/mutants/main.ts"] } },
   {
-    title: "super-packets against their plain twins",
-    run: { files: ["test/wire/split-twin.test.ts", "test/wire/merge-twin.test.ts"] },
+    title: "fast paths against their plain twins",
+    run: {
+      files: [
+        ...["split-twin", "merge-twin"].map((name) => `test/wire/${name}.test.ts`),
+        ...["simd-sums", "simd-chacha20-poly1305"].map((name) => `test/io/${name}.test.ts`),
+      ],
+    },
   },
   { title: "simulator, 10,000 seeds", run: { command: ["node", "test/sim/many-seeds.ts"] } },
   { title: "fuzz", run: { command: ["npm", "run", "fuzz", "--", "--long"] } },
