@@ -1,5 +1,6 @@
 // The one clock of a process: milliseconds close to Unix time that never decrease.
 import { clearTimeout, setTimeout } from "node:timers";
+import { threadClock } from "./ffi/thread-clock.ts";
 
 export interface Clock {
   nowMs(): number;
@@ -11,10 +12,17 @@ export const stopwatch = (): number => performance.now();
 /** Of all threads of this process alike, in ms; stands still while the machine is suspended. */
 export const sharedMs = (): number => Number(process.hrtime.bigint()) / 1e6;
 
-/** Of this thread: stands still while it waits for a CPU. */
-export const cpuStopwatch = (): number => {
+const coarseCpuStopwatch = (): number => {
   const { user, system } = process.threadCpuUsage();
   return (user + system) / 1_000;
+};
+
+let chosenCpuStopwatch: (() => number) | undefined;
+
+/** Of this thread: stands still while it waits for a CPU. */
+export const cpuStopwatch = (): number => {
+  chosenCpuStopwatch ??= threadClock() ?? coarseCpuStopwatch;
+  return chosenCpuStopwatch();
 };
 
 /** Wall time is taken for set, or the machine for suspended, when it has moved by this much more than the monotonic. */

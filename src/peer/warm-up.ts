@@ -22,7 +22,8 @@ const PACKET_BYTES = 84; // a ping's
 const MTU_BYTES = 1_280;
 const APART_MS = 300_000; // each handshake is a new one
 const PORT = 1;
-const ROUNDS_MAX = 4; // of a packet that needs a handshake first
+const ROUNDS_MAX = 8; // of a packet that needs a handshake first
+const ROUND_MS = 1; // an answer may be due so much later
 
 /** One of two that reach each other: io/ffi/warm-ends.ts, in tests its twin in memory. */
 export interface WarmEnd {
@@ -68,28 +69,32 @@ export function warmUp(parts: WarmUpParts): WarmUp {
   const keys = [newKeyPair(crypto, random), newKeyPair(crypto, random)] as const;
   const ends = [new End(parts, clock, keys, 0), new End(parts, clock, keys, 1)] as const;
   let delivered = 0;
-  const pass = (from: 0 | 1): void => {
+  const pass = (from: 0 | 1, roundMs: number): void => {
     const [sender, receiver] = [ends[from], ends[1 - from]!];
     sender.end.hostSends(sender.packet);
     for (let round = 0; round < ROUNDS_MAX; round++) {
       sender.loop.round();
       receiver.loop.round();
-      if (!receiver.end.hostReceives()) continue;
-      delivered++;
-      return;
+      if (receiver.end.hostReceives()) {
+        delivered++;
+        return;
+      }
+      nowMs += roundMs;
     }
   };
   for (let handshake = 0; handshake < HANDSHAKES; handshake++) {
     nowMs += APART_MS;
     const [first, second] = handshake % 2 === 0 ? ([0, 1] as const) : ([1, 0] as const);
-    for (let packet = 0; packet < 2 * PACKETS_EACH_WAY; packet++) pass(packet % 2 === 0 ? first : second);
+    for (let packet = 0; packet < 2 * PACKETS_EACH_WAY; packet++) {
+      pass(packet % 2 === 0 ? first : second, ROUND_MS);
+    }
   }
   let turn = 0;
   return {
     get delivered() {
       return delivered;
     },
-    keepWarm: () => pass(turn++ % 2 === 0 ? 0 : 1), // within the last session, which then never ends
+    keepWarm: () => pass(turn++ % 2 === 0 ? 0 : 1, 0), // within the last session, which then never ends
   };
 }
 

@@ -50,6 +50,9 @@ export interface DeviceOptions<Owner> {
   readonly peersMax?: number;
 }
 
+/** An answer that the turn of its initiation has no room for is made in the next one, and no driver's comes sooner. */
+const ANSWER_AFTER_MS = 1;
+
 export type PeerRefusal = "OWN_KEY" | "ZERO_KEY" | "LOW_ORDER_KEY" | "DUPLICATE_KEY" | "TOO_MANY_PEERS";
 
 /** What can change without a new handshake. `undefined` values take the setting away, absent ones leave it. */
@@ -77,6 +80,8 @@ export class Device<Owner> {
   readonly #peersMax: number;
   readonly #tunnels = new Map<string, Tunnel<Owner>>(); // by the public key in hexadecimal
   readonly #received = new Received<Owner>();
+  /** Whose initiation was opened in a turn that had no room for the answer, and when that is due. */
+  readonly #answers = new Map<Tunnel<Owner>, number>();
   #ownTurn = false;
 
   constructor(options: DeviceOptions<Owner>) {
@@ -217,13 +222,16 @@ export class Device<Owner> {
     for (let due = this.#context.heap.takeDue(nowMs); due !== undefined; due = this.#context.heap.takeDue(nowMs)) {
       due.handleTimeout(nowMs);
     }
+    this.#answerOne(nowMs);
     while (this.#waiting > 0 && this.#context.work.isReady(nowMs)) this.#workOne(nowMs);
   }
 
   /** Infinity when nothing is due. May be early, by less than one deadline of [WG §6], never late. */
   nextDeadlineMs(): number {
-    const dueMs = this.#context.heap.nextMs();
-    return this.#waiting === 0 ? dueMs : Math.min(dueMs, this.#context.work.readyMs);
+    let dueMs = this.#context.heap.nextMs();
+    if (this.#waiting > 0) dueMs = Math.min(dueMs, this.#context.work.readyMs);
+    for (const answerMs of this.#answers.values()) return Math.min(dueMs, answerMs);
+    return dueMs;
   }
 
   /** Handshake messages that came, and initiations of our own, that wait for their turn. */
@@ -298,14 +306,30 @@ export class Device<Owner> {
   /** The costly part of a handshake message, and its time. */
   #work(nowMs: number, from: Endpoint, buffer: Uint8Array, offset: number, length: number): ReceivedKind {
     const { work } = this.#context;
-    const startedMs = work.begin();
+    work.begin();
     const kind =
       length === INITIATION_BYTES
         ? this.#receiveInitiation(nowMs, from, buffer, offset)
         : this.#receiveResponse(nowMs, from, buffer, offset);
-    work.end(nowMs, startedMs);
+    work.end(nowMs);
     if (kind === "HANDSHAKE") this.#gate.noteAuthenticated(nowMs, from);
     return kind;
+  }
+
+  /** The other half of an initiation's work; the pause that the first half made does not hold it up. */
+  #answerOne(nowMs: number): void {
+    const { work } = this.#context;
+    for (const tunnel of this.#answers.keys()) {
+      if (work.hasWorked(nowMs)) {
+        this.#answers.set(tunnel, nowMs + ANSWER_AFTER_MS);
+        return;
+      }
+      this.#answers.delete(tunnel);
+      work.begin();
+      tunnel.answer(nowMs);
+      work.end(nowMs);
+      return;
+    }
   }
 
   /** Of what waits: an initiation of our own and a message that came, by turns. */
@@ -338,12 +362,15 @@ export class Device<Owner> {
     if (tunnel === undefined) return "UNKNOWN_PEER";
     const timestamp = openInitiationTimestamp(crypto, opened.state, tunnel.staticShared(), message);
     if (timestamp === undefined) return "INITIATION_FORGED";
-    const answered = tunnel.answerInitiation(nowMs, from, opened.state, message.senderIndex, timestamp);
-    if (answered === "HANDSHAKE") {
+    const accepted = tunnel.acceptInitiation(nowMs, from, opened.state, message.senderIndex, timestamp);
+    if (accepted === "HANDSHAKE") {
       this.counters.INITIATIONS_RECEIVED++;
       this.#noteHandshake(tunnel, INITIATION_BYTES);
+      this.#answers.delete(tunnel);
+      if (this.#context.work.hasRoom()) tunnel.answer(nowMs);
+      else this.#answers.set(tunnel, nowMs + ANSWER_AFTER_MS);
     }
-    return answered;
+    return accepted;
   }
 
   #receiveResponse(nowMs: number, from: Endpoint, buffer: Uint8Array, offset: number): ReceivedKind {

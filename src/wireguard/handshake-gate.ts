@@ -86,7 +86,8 @@ export class HandshakeGate {
     length: number,
     standing: Standing,
   ): Admission {
-    const mayGo = this.#work.isReady(nowMs) || (standing === "answers" && this.#work.takeAnswer());
+    const isAnswer = standing === "answers" && !this.#work.hasWorked(nowMs);
+    const mayGo = this.#work.isReady(nowMs) || (isAnswer && this.#work.takeAnswer());
     const isIdle = this.#queue.size === 0 && mayGo;
     const isStrict = standing === "doubted" || this.#work.isLoaded(nowMs);
     if (isIdle && !isStrict) return "NOW";

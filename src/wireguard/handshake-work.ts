@@ -1,7 +1,8 @@
 // When the costly part of handshakes is done, and when there is too much of it. One message at a time: after each the
 // device rests for as long as keeps handshakes within their share of the time, so that data goes first and no turn
-// holds more than one. What comes meanwhile waits. "Under load" [WG §5.4.7] is decided by the work that waits, by its
-// cost on this machine, not by counting what came in.
+// holds more than one; an initiation that was slow to open has its answer in a turn of its own. What comes meanwhile
+// waits. "Under load" [WG §5.4.7] is decided by the work that waits, by its cost on this machine, not by counting what
+// came in.
 import {
   HANDSHAKE_LOAD_WAIT_MS,
   HANDSHAKE_SHARE_BUSY,
@@ -24,7 +25,9 @@ const LOADED_FOR_MS = SECOND_MS; // after the last moment with too much work, as
 export class HandshakeWork {
   readonly #stopwatch: Stopwatch;
   readonly #cpuStopwatch: Stopwatch;
+  #startedMs = 0;
   #cpuStartedMs = 0;
+  #workedMs = Number.NEGATIVE_INFINITY;
   #readyMs = Number.NEGATIVE_INFINITY;
   #isAnswerDue = false;
   #costMs = 0;
@@ -32,10 +35,11 @@ export class HandshakeWork {
   #loadedUntilMs = Number.NEGATIVE_INFINITY;
   /** Since the beginning. */
   spentMs = 0;
-  longestMs = 0;
-  /** Messages worked on, and those of them that took more of the CPU than HANDSHAKE_TURN_MS. */
+  /** Pieces of work, of which a turn holds one: a message, or half of one. */
   messages = 0;
+  /** Those of them that took more of the CPU than HANDSHAKE_TURN_MS, and what the longest took. */
   longMessages = 0;
+  longestMs = 0;
 
   /** The second one stands still while the thread waits for a CPU; the first one, unless given. */
   constructor(stopwatch: Stopwatch, cpuStopwatch = stopwatch) {
@@ -68,19 +72,30 @@ export class HandshakeWork {
     this.#lastDataMs = nowMs;
   }
 
-  /** What `end` is to be given. */
-  begin(): number {
+  begin(): void {
     this.#cpuStartedMs = this.#cpuStopwatch();
-    return this.#stopwatch();
+    this.#startedMs = this.#stopwatch();
+  }
+
+  /** Since `begin` so little time has passed that the message's answer, about twice that work, fits into this turn. */
+  hasRoom(): boolean {
+    return this.#stopwatch() - this.#startedMs <= HANDSHAKE_TURN_MS / 4;
+  }
+
+  /** A message, or half of one, has been worked on in this turn. */
+  hasWorked(nowMs: number): boolean {
+    return nowMs === this.#workedMs;
   }
 
   /** `nowMs` is the turn's. */
-  end(nowMs: number, startedMs: number): void {
-    const tookMs = this.#stopwatch() - startedMs;
+  end(nowMs: number): void {
+    const tookMs = this.#stopwatch() - this.#startedMs;
+    this.#workedMs = nowMs;
     this.spentMs += tookMs;
     this.messages++;
-    if (this.#cpuStopwatch() - this.#cpuStartedMs > HANDSHAKE_TURN_MS) this.longMessages++;
-    if (tookMs > this.longestMs) this.longestMs = tookMs;
+    const cpuMs = this.#cpuStopwatch() - this.#cpuStartedMs;
+    if (cpuMs > HANDSHAKE_TURN_MS) this.longMessages++;
+    if (cpuMs > this.longestMs) this.longestMs = cpuMs;
     const costMs = Math.min(tookMs, COST_MAX_MS);
     this.#costMs = this.#costMs === 0 ? costMs : this.#costMs + (costMs - this.#costMs) * COST_WEIGHT;
     this.#readyMs = Math.max(nowMs, this.#readyMs) + costMs / this.#share(nowMs);

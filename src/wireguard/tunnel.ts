@@ -4,14 +4,11 @@
 import { type Endpoint, equalEndpoint } from "../base/address.ts";
 import { assert } from "../base/assert.ts";
 import type { DeadlineHeap } from "../base/deadline-heap.ts";
-import { STAGED_PACKETS_MAX } from "../base/limits.ts";
 import { type Random, randomBelow } from "../base/random.ts";
-import { Ring } from "../base/ring.ts";
 import type { Crypto, KeyPair } from "../crypto/provider.ts";
 import {
   DATA_HEADER_BYTES,
   DATA_MIN_BYTES,
-  DATA_TRAILER_BYTES,
   encodeInitiation,
   encodeResponse,
   type Response,
@@ -39,6 +36,7 @@ import type { HandshakeWork } from "./handshake-work.ts";
 import type { IndexTable } from "./index-table.ts";
 import type { DeviceCounters } from "./received.ts";
 import { Session } from "./session.ts";
+import { PADDING_BYTES, STAGED_ROOM_BYTES, StagedPackets } from "./staged-packets.ts";
 import { compareTai64n, nextTai64n } from "./tai64n.ts";
 
 export type MessageKind = "initiation" | "response" | "cookie" | "data";
@@ -100,10 +98,7 @@ export interface TunnelOptions<Owner> {
 }
 
 const NEVER = Number.POSITIVE_INFINITY;
-const PADDING_BYTES = 16;
 const INITIATIONS_MIN_INTERVAL_MS = 20; // as the kernel and wireguard-go: at most 50 a second of one peer
-// A packet in a buffer of its own, with the room that sealing needs around it.
-const STAGED_ROOM_BYTES = DATA_HEADER_BYTES + PADDING_BYTES + DATA_TRAILER_BYTES;
 
 /** Not slice(): of a Buffer that is a view. */
 function copyOf(key: Uint8Array | undefined): Uint8Array | undefined {
@@ -135,7 +130,9 @@ export class Tunnel<Owner> {
   /** As responder: made by our response, confirmed by the first data message under it [WG §5.4.5]. */
   #next: Session | undefined;
   #pending: { readonly state: InitiatorState; readonly localIndex: number; forged: number } | undefined;
-  #staged: Ring<Uint8Array> | undefined;
+  /** Who asked, and is to be answered in this turn or the next. */
+  #asked: { readonly from: Endpoint; readonly state: ResponderState; readonly remoteIndex: number } | undefined;
+  readonly #staged = new StagedPackets();
   #lastSentTimestamp: Uint8Array | undefined;
   #lastReceivedTimestamp: Uint8Array | undefined;
   #lastInitiationReceivedMs = -NEVER;
@@ -156,7 +153,7 @@ export class Tunnel<Owner> {
   }
 
   get stagedPackets(): number {
-    return this.#staged?.size ?? 0;
+    return this.#staged.size;
   }
 
   /** A packet given now would be sent at once. */
@@ -230,26 +227,36 @@ export class Tunnel<Owner> {
     return this.#staticShared;
   }
 
-  /** After both halves of message 1 were opened. Sends message 2 to where message 1 came from. */
-  answerInitiation(
+  /** After both halves of message 1 were opened: whether it is to be answered, by `answer`. */
+  acceptInitiation(
     nowMs: number,
     from: Endpoint,
     state: ResponderState,
     remoteIndex: number,
     timestamp: Uint8Array,
-  ): "HANDSHAKE" | "TIMESTAMP_OLD" | "INITIATION_TOO_SOON" | "LOW_ORDER_POINT" {
-    const { crypto, random, indexes, counters } = this.#context;
+  ): "HANDSHAKE" | "TIMESTAMP_OLD" | "INITIATION_TOO_SOON" {
     if (this.#lastReceivedTimestamp !== undefined && compareTai64n(timestamp, this.#lastReceivedTimestamp) <= 0) {
       return "TIMESTAMP_OLD";
     }
     if (nowMs - this.#lastInitiationReceivedMs < INITIATIONS_MIN_INTERVAL_MS) return "INITIATION_TOO_SOON";
     this.#lastReceivedTimestamp = timestamp;
     this.#lastInitiationReceivedMs = nowMs;
+    this.#dropAsked();
+    this.#asked = { from, state, remoteIndex };
+    return "HANDSHAKE";
+  }
 
+  /** Sends message 2 to where message 1 came from. */
+  answer(nowMs: number): void {
+    const { crypto, random, indexes, counters } = this.#context;
+    const asked = this.#asked;
+    if (asked === undefined) return;
+    const { from, state, remoteIndex } = asked;
+    this.#asked = undefined;
     const ephemeral = newEphemeral(crypto, random);
     const response = createResponse(crypto, state, this.publicKey, this.#presharedKey, ephemeral);
     ephemeral.privateKey.fill(0);
-    if (response === undefined) return "LOW_ORDER_POINT";
+    assert(response !== undefined, "a low-order ephemeral key was refused as it was opened, a static one as a peer");
     const localIndex = indexes.allocate(this);
     const session = new Session(crypto, response.keys, "responder", localIndex, remoteIndex, nowMs);
     indexes.bind(localIndex, session);
@@ -266,7 +273,6 @@ export class Tunnel<Owner> {
     counters.RESPONSES_SENT++;
     this.#sendHandshake(nowMs, from, "response", message);
     this.#reschedule();
-    return "HANDSHAKE";
   }
 
   /**
@@ -436,31 +442,20 @@ export class Tunnel<Owner> {
 
   #stage(buffer: Uint8Array, offset: number, length: number): void {
     const { counters } = this.#context;
-    this.#staged ??= new Ring<Uint8Array>(STAGED_PACKETS_MAX);
-    if (this.#staged.size === this.#staged.capacity) {
-      this.#staged.shift(); // the newest packets are the ones still waited for
-      counters.STAGED_DROPPED++;
-    }
-    const copy = new Uint8Array(length + STAGED_ROOM_BYTES);
-    copy.set(buffer.subarray(offset, offset + length), DATA_HEADER_BYTES);
-    this.#staged.push(copy);
+    if (!this.#staged.push(buffer, offset, length)) counters.STAGED_DROPPED++;
     counters.STAGED++;
   }
 
   #flushStaged(nowMs: number): void {
-    while (this.#staged !== undefined && this.#current?.canSend(nowMs)) {
+    while (this.#current?.canSend(nowMs)) {
       const packet = this.#staged.shift();
-      if (packet === undefined) {
-        this.#staged = undefined; // an idle tunnel holds no ring
-        return;
-      }
+      if (packet === undefined) return;
       this.#sendData(nowMs, this.#current, packet, DATA_HEADER_BYTES, packet.length - STAGED_ROOM_BYTES);
     }
   }
 
   #clearStaged(): void {
-    this.#context.counters.STAGED_DROPPED += this.stagedPackets;
-    this.#staged = undefined;
+    this.#context.counters.STAGED_DROPPED += this.#staged.clear();
   }
 
   /** At once, or when other handshakes have had their time; for the timers it is sent either way. */
@@ -468,9 +463,9 @@ export class Tunnel<Owner> {
     const { work, deferred, counters } = this.#context;
     if (work.isReady(nowMs)) {
       deferred.delete(this);
-      const startedMs = work.begin();
+      work.begin();
       this.#makeInitiation(nowMs);
-      work.end(nowMs, startedMs);
+      work.end(nowMs);
       work.noteAsked();
       return;
     }
@@ -555,6 +550,7 @@ export class Tunnel<Owner> {
     this.#current = undefined;
     this.#next = undefined;
     this.#dropPending();
+    this.#dropAsked();
     this.times.keysMadeMs = NEVER;
   }
 
@@ -569,6 +565,11 @@ export class Tunnel<Owner> {
     this.#context.indexes.free(this.#pending.localIndex);
     wipeHandshake(this.#pending.state);
     this.#pending = undefined;
+  }
+
+  #dropAsked(): void {
+    if (this.#asked !== undefined) wipeHandshake(this.#asked.state);
+    this.#asked = undefined;
   }
 
   #noteSource(nowMs: number, from: Endpoint): void {

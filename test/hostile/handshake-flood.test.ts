@@ -10,7 +10,7 @@ const FLOOD = { kind: "initiation", sources: 1_000, perSecond: 20_000 } as const
 const TRIES = 3;
 const P99_MAX_MS = 1_000;
 const FLOW_KEPT_MIN = 0.5;
-const LONG_PART_MAX = 0.4; // by the CPU time of the thread, beside a flooder on the same two cores
+const LONG_PART_MAX = 0.05; // of the turns with handshake work: those that V8 collects garbage in
 const GREW_MAX_MB = 20;
 const WARM_UP_MS = 4_000;
 const QUIET_MS = 4_000;
@@ -35,8 +35,9 @@ function figures(pair: Pair): string {
   const times = `handshake p99 ${p99(quiet).toFixed(0)} → ${p99(flooded).toFixed(0)} ms`;
   const { "handshakes-over-1ms": over = 0, "handshakes-messages": messages = 0 } = flooded.counters;
   const meanMs = ((flooded.counters["handshakes-spent-ms"] ?? 0) / messages).toFixed(2);
-  const part = Math.round((100 * over) / messages);
-  const work = messages === 0 ? "" : `, ${messages} messages worked on, ${meanMs} ms each, ${part} % over 1 ms`;
+  const part = ((100 * over) / messages).toFixed(2);
+  const cpu = `${over} (${part} %) of them over 1 ms of CPU`;
+  const work = messages === 0 ? "" : `, ${messages} turns with handshake work, ${meanMs} ms each, ${cpu}`;
   const rate = flooded.flood?.perSecond.toLocaleString("en");
   return `${rate}/s: ${times}, ${flow}, memory + ${flooded.grewMb.toFixed(1)} MB${work}`;
 }
@@ -98,7 +99,7 @@ describe.runIf(needs("linux", "root", "netns"))("20,000 initiations a second fro
       expect(flooded.counters["wireguard-COOKIES_SENT"]).toBeGreaterThan(1_000);
       expect(flooded.wire.received).toBeLessThan(flooded.flood!.sent / 2);
       expect(flooded.wire.receivedBytes).toBeLessThan(flooded.wire.sentBytes / 4);
-      // One message a turn (test/wireguard/handshake-flood.test.ts), and most of them took less than 1 ms.
+      // One message a turn (test/wireguard/handshake-flood.test.ts), and that took less than 1 ms of the CPU.
       expect(longPart(pair)).toBeLessThan(LONG_PART_MAX);
     },
   );

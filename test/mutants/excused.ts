@@ -276,13 +276,6 @@ export const EXCUSED: readonly Excuse[] = [
     reason: "a prefix that short is no IPv4 prefix: its third word is cut",
   },
   {
-    file: "src/wireguard/tunnel.ts",
-    inside: "answerInitiation",
-    text: "response === undefined",
-    reason:
-      "for the compiler: a low-order ephemeral key is refused when the initiation is opened, a static one as a peer",
-  },
-  {
     file: "src/peer/gateway-request.ts",
     inside: "#ask",
     text: "this.#asked",

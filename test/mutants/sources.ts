@@ -78,6 +78,7 @@ export const MUTATED: readonly MutatedSource[] = [
   { file: "src/wireguard/device.ts", tests: DEVICE },
   { file: "src/wireguard/tunnel.ts", tests: ["test/wireguard/tunnel.test.ts", ...DEVICE] },
   { file: "src/wireguard/session.ts", tests: ["test/wireguard/session.test.ts", ...DEVICE] },
+  { file: "src/wireguard/staged-packets.ts", tests: ["test/wireguard/tunnel.test.ts", ...DEVICE] },
   { file: "src/wireguard/tai64n.ts", tests: ["test/wireguard/tai64n.test.ts", ...DEVICE] },
   // what a gateway dials
   {
@@ -97,6 +98,8 @@ export const MUTATED: readonly MutatedSource[] = [
   { file: "src/peer/tun/overlay-names.ts", tests: ["test/peer/tun/overlay-names.test.ts"] },
   { file: "src/peer/tun/overlay-resolver.ts", tests: ["test/peer/tun/overlay-resolver.test.ts"] },
   { file: "src/peer/tun/host-dns.ts", tests: ["test/peer/tun/host-dns.test.ts"] },
+  // what of a netmap the host gets
+  { file: "src/peer/tun/badge-plan.ts", tests: ["test/peer/tun/badge-plan.test.ts"] },
   // tokens, enrolment and the control channel
   { file: "src/control/token.ts", tests: ["test/control/token.test.ts"] },
   {

@@ -224,6 +224,7 @@ function answered(curveMs = CURVE_MS) {
   world.link = () => undefined;
   a.device.startHandshake(world.nowMs, toB);
   b.receive(a.endpoint, a.sent[0]!.bytes);
+  world.run(1); // no answer comes in the turn of its asking
   return { world, a, b, toB, slow, response: b.sent[0]!.bytes };
 }
 
@@ -272,6 +273,80 @@ test("an answer that waited until its peer was taken away is nobody's", () => {
   a.device.removePeer(b.device.publicKey);
   world.run(1_000);
   expect(a.device.counters.UNKNOWN_INDEX).toBe(1);
+});
+
+/** `b` has asked `a`, of whom a curve operation takes `curveMs`; `ask` brings its initiation, one more each time. */
+function asked(curveMs: number) {
+  const { world, a, slow } = scene(curveMs);
+  const b = world.add("192.0.2.2:1002");
+  const toB = world.introduce(a, b);
+  const toA = world.introduce(b, a);
+  world.link = () => undefined;
+  const ask = () => {
+    const before = slow.count();
+    b.device.startHandshake(world.nowMs, toA);
+    const kind = a.receive(b.endpoint, b.sent.at(-1)!.bytes);
+    return { kind, curves: slow.count() - before };
+  };
+  return { world, a, b, toA, toB, slow, ask };
+}
+
+test("an initiation that took its part of a turn to open is answered in the next turn, and in no other work's", () => {
+  const { world, a, b, toA, slow, ask } = asked(0.2);
+  expect(ask()).toEqual({ kind: "HANDSHAKE", curves: 2 }); // who asks, and the product of both static keys
+  expect(a.count("response")).toBe(0);
+  expect(a.device.counters.INITIATIONS_RECEIVED).toBe(1);
+  a.device.handleTimeout(world.nowMs); // the same turn
+  expect([a.count("response"), slow.count()]).toEqual([0, 2]);
+  expect(a.device.nextDeadlineMs()).toBe(world.nowMs + 1);
+  world.nowMs += 0.5;
+  a.receive(sourceOf(1), garbage(a.device.publicKey)); // waits, for the pause after the first half
+  world.nowMs += 0.5;
+  a.device.handleTimeout(world.nowMs);
+  expect([a.count("response"), slow.count()]).toEqual([1, 5]); // an ephemeral key and two products
+  expect(b.receive(a.endpoint, a.sent.at(-1)!.bytes)).toBe("HANDSHAKE");
+  expect(toA.hasSession(world.nowMs)).toBe(true);
+  expect(a.device.handshakeWork).toMatchObject({ messages: 2, longMessages: 0 });
+  expect(a.device.handshakesWaiting).toBe(1);
+});
+
+test("an answer that is due while its turn has done other handshake work waits for the one after", () => {
+  const { world, a, toB, slow, ask } = asked(0.2);
+  ask();
+  world.nowMs += 100; // the pause is over
+  a.device.startHandshake(world.nowMs, toB);
+  expect(slow.count()).toBe(4); // an initiation of our own
+  a.device.handleTimeout(world.nowMs);
+  expect([a.count("response"), slow.count()]).toEqual([0, 4]);
+  expect(a.device.nextDeadlineMs()).toBe(world.nowMs + 1);
+  world.nowMs += 1;
+  a.device.handleTimeout(world.nowMs);
+  expect([a.count("response"), slow.count()]).toEqual([1, 7]);
+});
+
+test("an initiation that was opened fast is answered at once: four curve operations of 0.1 ms fit", () => {
+  const { a, ask } = asked(0.1);
+  expect(ask()).toEqual({ kind: "HANDSHAKE", curves: 5 });
+  expect(a.count("response")).toBe(1);
+});
+
+test.each([
+  ["is taken away", "TAKEN_AWAY"],
+  ["is cut off", "CUT"],
+  ["asks again", "ASKS"],
+] as const)("who %s before its answer was made gets none to what it asked", (_name, what) => {
+  const { world, a, b, toB, slow, ask } = asked(0.2);
+  expect(ask().curves).toBe(2);
+  if (what === "TAKEN_AWAY") a.device.removePeer(b.device.publicKey);
+  else if (what === "CUT") a.device.expireSessions(toB);
+  else {
+    world.nowMs += 5_100; // REKEY_TIMEOUT, and nothing has run meanwhile
+    expect(ask()).toEqual({ kind: "HANDSHAKE", curves: 4 }); // the static product is known: opened fast, answered
+  }
+  const before = slow.count();
+  world.run(50);
+  expect(slow.count()).toBe(before);
+  expect(a.count("response")).toBe(what === "ASKS" ? 1 : 0);
 });
 
 test("own initiations wait for each other too: fifty peers at once, one a turn, all within their share", () => {
@@ -324,9 +399,9 @@ function gateScene(costMs: number): GateScene {
   const cookies: Endpoint[] = [];
   const sendCookie: SendCookie = (_nowMs, to) => cookies.push(to);
   const gate = new HandshakeGate(new CookieAnswerer(crypto, random, publicKey), work, counters, sendCookie);
-  const startedMs = work.begin();
+  work.begin();
   clockMs += costMs;
-  work.end(START_MS, startedMs);
+  work.end(START_MS);
   const message = garbage(publicKey);
   return {
     gate,

@@ -1,6 +1,5 @@
 // The device of `wirebadge up --tun` as wg(8) may see it: its peers as the netmap and the packet path have them. Keys
 // and settings are the coordinator's; nothing can be set here.
-
 import { parsePrefix } from "../../base/address.ts";
 import { fromBase64 } from "../../base/bytes.ts";
 import type { PeerEntry } from "../../control/netmap.ts";
