@@ -94,6 +94,16 @@ export class Namespace {
     this.ip(...(via.includes(":") ? ["-6"] : []), "route", "add", destination, "via", via);
   }
 
+  /**
+   * Returns once that address of a neighbour answers. A veth pair is ready for IPv6 only when the kernel's link watch
+   * has run: up to some seconds on a busy machine, in which what is sent there comes back as unreachable.
+   */
+  awaitNeighbour(address: string): void {
+    const ping = ["ping", "-n", "-q", "-c", "1", "-i", "0.2", "-w", "20", address];
+    const run = spawnSync(requireTool("ip"), ["netns", "exec", this.name, ...ping], { encoding: "utf8" });
+    if (run.status !== 0) throw new Error(`${address} does not answer ${this.name}: ${run.stderr || run.stdout}`);
+  }
+
   /** Runs to its end. Throws on a code other than 0 unless `check` is false. */
   async run(
     command: string,

@@ -14,7 +14,7 @@ const DELAY_MS = 10;
 const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[values.length >> 1]!;
 const rate = (bytesPerSecond: number): string => `${(bytesPerSecond / 1e6).toFixed(2)} MB/s`;
 
-describe.runIf(needs("netns", "tun", "nft"))("the goodput of TCP", () => {
+describe.runIf(needs("netns", "tun", "nft", "ping"))("the goodput of TCP", () => {
   const outcomes = new Map<string, GoodputOutcome>();
 
   /** One after the other: each has the machine to itself. */

@@ -15,7 +15,7 @@ const WIDTH = 4;
 const LINK_MAX_MS = LONG ? 900_000 : 200_000;
 const ALL_MAX_MS = LONG ? 3_600_000 : 400_000;
 
-describe.runIf(needs("netns", "tun", "nft", "tshark"))(
+describe.runIf(needs("netns", "tun", "nft", "tshark", "ping"))(
   "TCP between the stack and the Linux kernel, over a link with",
   () => {
     const outcomes = new Map<string, TransfersOutcome>();

@@ -148,7 +148,9 @@ export async function pair(
   const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }).listen(port, KERNEL[family]);
   await once(server, "listening");
   const end = dial(world, family, port);
-  const [socket] = (await once(server, "connection")) as [Socket];
+  const refused = end.gone.promise.then((reason) => Promise.reject(new Error(`not connected: ${reason}`)));
+  const [socket] = (await Promise.race([once(server, "connection"), refused])) as [Socket];
+  refused.catch(() => undefined); // from here on its end is the caller's to see
   server.close();
   await end.opened.promise;
   return { socket, end };

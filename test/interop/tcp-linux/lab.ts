@@ -27,6 +27,7 @@ export function rooms(lab: Lab, label: string): Rooms {
   router.enableForwarding();
   host.addRoute("default", "10.98.0.254");
   host.addRoute("default", "fd98::fe");
+  router.awaitNeighbour("fd98::1");
   return { host, router };
 }
 
