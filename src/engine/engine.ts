@@ -322,8 +322,8 @@ export class Engine {
         session: peer.session,
         endpoint: peer.path.confirmed,
         lastHandshakeMs: peer.tunnel.lastHandshakeMs,
-        receivedBytes: peer.tunnel.bytesIn,
-        sentBytes: peer.tunnel.bytesOut,
+        receivedBytes: peer.tunnel.bytesIn + 0, // see DOUBLE_ZERO
+        sentBytes: peer.tunnel.bytesOut + 0,
         leaseEndMs: peer.lease.remote?.endMs,
       });
     }

@@ -6,6 +6,7 @@
 // nothing concerns is never cut.
 import type { Address } from "../base/address.ts";
 import { assert } from "../base/assert.ts";
+import { DOUBLE_ZERO } from "../base/double-zero.ts";
 import { FLOWS_ENDED_PER_TURN_MAX, FLOWS_REJUDGED_PER_TURN_MAX } from "../base/limits.ts";
 import type { Random } from "../base/random.ts";
 import { decodeQuotedPacket, PacketInfo } from "../wire/packet.ts";
@@ -83,10 +84,10 @@ export class Filter {
   #untils: readonly number[] = []; // ascending, by the coordinator's clock
   #untilsPassed = 0;
 
-  #offsetMs = 0;
+  #offsetMs = DOUBLE_ZERO;
   // The packet's time by the coordinator's clock. A field, not an argument: handed from call to call it would be a
   // number on the heap for each packet.
-  #clockMs = 0;
+  #clockMs = DOUBLE_ZERO;
   #ownLeaseEndMs: number | undefined;
   #leaseDeadlineMs = Number.POSITIVE_INFINITY; // by the coordinator's clock: none that was looked at ends before it
   #leaseScannedMs = Number.NEGATIVE_INFINITY;

@@ -5,6 +5,7 @@
 // Lengths come from the packet's own headers: hdr_len of the vnet header is a hint that the kernel doesn't vouch for.
 import { assert } from "../base/assert.ts";
 import { readU16, readU32, writeU16, writeU32 } from "../base/bytes.ts";
+import { DOUBLE_ZERO } from "../base/double-zero.ts";
 import { SPLIT_PIECES_MAX } from "../base/limits.ts";
 import { foldChecksum, sumBytes } from "./checksum.ts";
 import { IPV6_HEADER_BYTES } from "./ipv6.ts";
@@ -69,7 +70,7 @@ export class Splitter {
   #ipSum = 0;
   #transportSum = 0;
   #ipId = 0;
-  #sequence = 0;
+  #sequence = DOUBLE_ZERO;
   #offsetAndFlags = 0;
   /** Of a whole packet whose checksum is to be completed: from where to where. */
   #checksumFrom = NO_CHECKSUM;

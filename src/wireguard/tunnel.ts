@@ -4,6 +4,7 @@
 import { type Endpoint, equalEndpoint } from "../base/address.ts";
 import { assert } from "../base/assert.ts";
 import type { DeadlineHeap } from "../base/deadline-heap.ts";
+import { DOUBLE_ZERO } from "../base/double-zero.ts";
 import { type Random, randomBelow } from "../base/random.ts";
 import type { Crypto, KeyPair } from "../crypto/provider.ts";
 import {
@@ -113,8 +114,8 @@ export class Tunnel<Owner> {
   /** When the last handshake completed; undefined before the first. */
   lastHandshakeMs: number | undefined;
   /** Of WireGuard messages, handshakes and headers included. */
-  bytesIn = 0;
-  bytesOut = 0;
+  bytesIn = DOUBLE_ZERO;
+  bytesOut = DOUBLE_ZERO;
 
   /** Place in the device's deadline heap. */
   scheduledMs = NEVER;
@@ -249,9 +250,8 @@ export class Tunnel<Owner> {
   /** Sends message 2 to where message 1 came from. */
   answer(nowMs: number): void {
     const { crypto, random, indexes, counters } = this.#context;
-    const asked = this.#asked;
-    if (asked === undefined) return;
-    const { from, state, remoteIndex } = asked;
+    if (this.#asked === undefined) return;
+    const { from, state, remoteIndex } = this.#asked;
     this.#asked = undefined;
     const ephemeral = newEphemeral(crypto, random);
     const response = createResponse(crypto, state, this.publicKey, this.#presharedKey, ephemeral);
