@@ -3,8 +3,8 @@
 // again, at 2 GB of a peer's traffic or with the first great sequence number.
 
 /**
- * For the first value of a number that will not stay that small: adds as 0 does, and is kept as a double. Where somebody
- * looks at it, `+ 0` makes it a plain 0.
+ * For the first value of a number that will not stay that small: adds as 0 does, and is kept as a double. Where
+ * somebody looks at it, `+ 0` makes it a plain 0.
  *
  * @example
  * class Tunnel { bytesIn = DOUBLE_ZERO; }

@@ -65,7 +65,7 @@ function main(start: DataThreadStart): void {
     poller,
     clock,
     aside: start.mode === "badge" ? badge : undefined,
-    keepWarm: warm?.keepWarm,
+    warm,
     onWake: () => {
       wake.drain();
       if (Atomics.load(stop, 0) !== 0) return loop.stop();

@@ -43,6 +43,14 @@ export interface LoopAside {
   flush(): void;
 }
 
+/** See `warmUp`. */
+export interface LoopWarmth {
+  /** Called whenever nothing else is to be done, for as long as it says that there is more. */
+  goOn(): boolean;
+  /** Called every few milliseconds while packets pass. */
+  keepWarm(): void;
+}
+
 export interface PacketLoopParts {
   /** The arena that the device and the sockets use too. */
   readonly memory: PacketMemory;
@@ -54,8 +62,8 @@ export interface PacketLoopParts {
   readonly poller: LoopPoller;
   readonly clock: Clock;
   readonly aside?: LoopAside | undefined;
-  /** Keeps code and data in the caches, see `warmUp`: called every few milliseconds for as long as packets pass. */
-  readonly keepWarm?: (() => void) | undefined;
+  /** What keeps code and data in the caches; nothing when absent. */
+  readonly warm?: LoopWarmth | undefined;
   /** The main thread wants something. */
   readonly onWake: () => void;
   /** The device or a socket is gone for good: by what errno. */
@@ -122,6 +130,7 @@ export class PacketLoop {
   #engine: Engine | undefined;
   #stopped = false;
   #nowMs: number;
+  #isWarmingUp = true;
   /** Where the next packet to be sealed is put. */
   #sendAt: number;
   #sideOutAt: number;
@@ -182,16 +191,12 @@ export class PacketLoop {
 
   /** Waits until there is something to do, or the engine's next deadline, and does it. */
   round(): void {
-    const { poller, clock, onWake, keepWarm } = this.#parts;
-    const restedMs = this.#nowMs - this.#packetMs;
-    const isWarm = keepWarm !== undefined && restedMs < KEEP_WARM_FOR_MS;
-    const warmMs = restedMs < KEEP_WARM_SOON_FOR_MS ? KEEP_WARM_SOON_MS : KEEP_WARM_LATER_MS;
-    const ready = poller.wait(isWarm ? Math.min(this.#timeoutMs(), warmMs) : this.#timeoutMs());
+    const { poller, clock, onWake } = this.#parts;
+    const warmMs = this.#warmMs();
+    const ready = poller.wait(Math.min(this.#timeoutMs(), warmMs));
     this.#nowMs = clock.nowMs();
-    if (isWarm && ready === 0) {
-      this.counters.warmRounds++;
-      keepWarm();
-    } else this.counters.rounds++;
+    if (warmMs !== Number.POSITIVE_INFINITY && ready === 0) this.#warm();
+    else this.counters.rounds++;
     if ((poller.events(AT_WAKE) & POLLIN) !== 0) onWake();
     const engine = this.#engine;
     if (engine === undefined || this.#stopped) return;
@@ -247,6 +252,21 @@ export class PacketLoop {
     this.#bytes.set(buffer.subarray(offset, offset + length), at);
     this.#sideInAt = (at + length + 3) & ~3;
     this.#merger.add(at, length);
+  }
+
+  /** How long to wait at most before the code is warmed. */
+  #warmMs(): number {
+    if (this.#parts.warm === undefined) return Number.POSITIVE_INFINITY;
+    if (this.#isWarmingUp) return 0;
+    const restedMs = this.#nowMs - this.#packetMs;
+    if (restedMs >= KEEP_WARM_FOR_MS) return Number.POSITIVE_INFINITY;
+    return restedMs < KEEP_WARM_SOON_FOR_MS ? KEEP_WARM_SOON_MS : KEEP_WARM_LATER_MS;
+  }
+
+  #warm(): void {
+    this.counters.warmRounds++;
+    if (this.#isWarmingUp) this.#isWarmingUp = this.#parts.warm?.goOn() === true;
+    else this.#parts.warm?.keepWarm();
   }
 
   /** From this round's time, which saves a look at the clock: later by what the round took. */

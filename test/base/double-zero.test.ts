@@ -14,7 +14,7 @@ const SCRIPT = `
   };
   console.log(JSON.stringify({ double: keepsShape(Double), plain: keepsShape(Plain), shown: DOUBLE_ZERO + 0 }));`;
 
-test("a field that began with it keeps its object's shape when the number grows; one that began with 0 does not", () => {
+test("a field that began with it keeps its object's shape as the number grows; one that began with 0 does not", () => {
   const run = spawnSync(process.execPath, ["--allow-natives-syntax", "--input-type=module", "-e", SCRIPT], {
     cwd: import.meta.dirname,
     encoding: "utf8",

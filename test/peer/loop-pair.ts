@@ -36,6 +36,7 @@ export class LoopEnd {
   /** How long the last round would have waited. */
   waitedMs = 0;
   warmed = 0;
+  warmUpLeft = 3;
 
   constructor(number: 1 | 2, network: MemoryUdpNetwork, clock: { nowMs(): number }, gso: boolean) {
     this.tun = new MemoryTun(this.memory, `tun${number}`);
@@ -53,7 +54,7 @@ export class LoopEnd {
         events: (index) => this.#events(index),
       },
       clock,
-      keepWarm: () => this.warmed++,
+      warm: { goOn: () => --this.warmUpLeft > 0, keepWarm: () => this.warmed++ },
       onWake: () => undefined,
       onLost: (what, errno) => {
         this.lost = [what, errno];

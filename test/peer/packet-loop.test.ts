@@ -87,6 +87,20 @@ test("for 60 ms after a packet it wakes now and then to stay warm, then sleeps; 
   expect([b.warmed, a.warmed]).toEqual(before);
 });
 
+test("what is left of the warm-up is done while nothing comes, without a wait, and not before what comes", () => {
+  const { a, b, rounds } = pair();
+  expect(b.warmUpLeft).toBe(3);
+  a.sends({ payload: new Uint8Array(1) });
+  a.loop.round();
+  expect(a.waitedMs).toBe(0);
+  expect(a.warmUpLeft).toBe(3); // the packet's turn
+  rounds();
+  expect(b.received()).toHaveLength(1);
+  for (let i = 0; i < 10; i++) b.loop.round();
+  expect(b.warmUpLeft).toBe(0);
+  expect(b.waitedMs).toBeGreaterThan(0);
+});
+
 test("what the device should not have given is dropped by name, and the rest goes on", () => {
   const { a, b, rounds } = pair();
   a.sends({ payload: new Uint8Array(1) });

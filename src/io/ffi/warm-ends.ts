@@ -4,7 +4,6 @@
 import type { Endpoint } from "../../base/address.ts";
 import { makeV4 } from "../../base/address.ts";
 import { WirebadgeError } from "../../base/errors.ts";
-import { VNET_HEADER_BYTES } from "../../wire/vnet-header.ts";
 import type { Arena } from "./arena.ts";
 import { lastErrno, systemError } from "./errno.ts";
 import { bindNative, type NativeFunction } from "./koffi.ts";
@@ -16,9 +15,9 @@ import { UdpSocket, udpSocketArenaBytes } from "./udp-socket.ts";
 const AF_UNIX = 1;
 const SOCK_DGRAM_NONBLOCK_CLOEXEC = 2 | 0x800 | 0x80000;
 const LOOPBACK = 0x7f000001;
-const BUFFER_BYTES = 65_536;
+const BUFFER_BYTES = 1 << 18;
 const SLOTS = 1;
-const FRAME_MAX_BYTES = 2_048;
+const FRAME_MAX_BYTES = 65_536;
 const NONE = -1; // a descriptor that poll(2) passes over
 
 /** What two ends take of their arena. */
@@ -85,12 +84,11 @@ export class WarmEnd {
     }
   }
 
-  /** As the host's kernel would hand it over. */
-  hostSends(packet: Uint8Array): void {
+  /** A packet with its vnet header before it, as the host's kernel would hand it over. */
+  hostSends(frame: Uint8Array): void {
     const { bytes, baseAddress } = this.#arena;
-    bytes.fill(0, this.#frameAt, this.#frameAt + VNET_HEADER_BYTES);
-    bytes.set(packet, this.#frameAt + VNET_HEADER_BYTES);
-    this.#libc.write(this.#hostFd, baseAddress + this.#frameAt, VNET_HEADER_BYTES + packet.length);
+    bytes.set(frame, this.#frameAt);
+    this.#libc.write(this.#hostFd, baseAddress + this.#frameAt, frame.length);
   }
 
   /** Whether there was one, which then is gone. */
