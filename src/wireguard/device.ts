@@ -316,7 +316,7 @@ export class Device<Owner> {
     return kind;
   }
 
-  /** The other half of an initiation's work; the pause that the first half made does not hold it up. */
+  /** The rest of an initiation's work; the pause that its beginning made does not hold it up. */
   #answerOne(nowMs: number): void {
     const { work } = this.#context;
     for (const tunnel of this.#answers.keys()) {
@@ -326,7 +326,7 @@ export class Device<Owner> {
       }
       this.#answers.delete(tunnel);
       work.begin();
-      tunnel.answer(nowMs);
+      this.#answer(nowMs, tunnel);
       work.end(nowMs);
       return;
     }
@@ -367,10 +367,18 @@ export class Device<Owner> {
       this.counters.INITIATIONS_RECEIVED++;
       this.#noteHandshake(tunnel, INITIATION_BYTES);
       this.#answers.delete(tunnel);
-      if (this.#context.work.hasRoom()) tunnel.answer(nowMs);
+      if (this.#context.work.hasRoom(nowMs)) this.#answer(nowMs, tunnel);
       else this.#answers.set(tunnel, nowMs + ANSWER_AFTER_MS);
     }
     return accepted;
+  }
+
+  /** Half of an answer, and the other half if there is room for it. */
+  #answer(nowMs: number, tunnel: Tunnel<Owner>): void {
+    if (tunnel.answer(nowMs)) return;
+    if (!this.#context.work.hasRoom(nowMs) || !tunnel.answer(nowMs)) {
+      this.#answers.set(tunnel, nowMs + ANSWER_AFTER_MS);
+    }
   }
 
   #receiveResponse(nowMs: number, from: Endpoint, buffer: Uint8Array, offset: number): ReceivedKind {

@@ -1,8 +1,8 @@
 // When the costly part of handshakes is done, and when there is too much of it. One message at a time: after each the
 // device rests for as long as keeps handshakes within their share of the time, so that data goes first and no turn
-// holds more than one; an initiation that was slow to open has its answer in a turn of its own. What comes meanwhile
-// waits. "Under load" [WG §5.4.7] is decided by the work that waits, by its cost on this machine, not by counting what
-// came in.
+// holds more than one. While data flows, or where it was slow to open, an initiation is worked on in three turns: to
+// open it, and its answer in two halves. What comes meanwhile waits. "Under load" [WG §5.4.7] is decided by the work
+// that waits, by its cost on this machine, not by counting what came in.
 import {
   HANDSHAKE_LOAD_WAIT_MS,
   HANDSHAKE_SHARE_BUSY,
@@ -35,7 +35,7 @@ export class HandshakeWork {
   #loadedUntilMs = Number.NEGATIVE_INFINITY;
   /** Since the beginning. */
   spentMs = 0;
-  /** Pieces of work, of which a turn holds one: a message, or half of one. */
+  /** Pieces of work, of which a turn holds one: a message, or a part of one. */
   messages = 0;
   /** Those of them that took more of the CPU than HANDSHAKE_TURN_MS, and what the longest took. */
   longMessages = 0;
@@ -77,12 +77,15 @@ export class HandshakeWork {
     this.#startedMs = this.#stopwatch();
   }
 
-  /** Since `begin` so little time has passed that the message's answer, about twice that work, fits into this turn. */
-  hasRoom(): boolean {
-    return this.#stopwatch() - this.#startedMs <= HANDSHAKE_TURN_MS / 4;
+  /**
+   * Another part of the same message's work, of which there are three, may follow in this turn: so little time has
+   * passed since `begin`, and no data waits.
+   */
+  hasRoom(nowMs: number): boolean {
+    return !this.#isBusy(nowMs) && this.#stopwatch() - this.#startedMs <= HANDSHAKE_TURN_MS / 2;
   }
 
-  /** A message, or half of one, has been worked on in this turn. */
+  /** A message, or a part of one, has been worked on in this turn. */
   hasWorked(nowMs: number): boolean {
     return nowMs === this.#workedMs;
   }
@@ -111,8 +114,12 @@ export class HandshakeWork {
     return nowMs < this.#loadedUntilMs;
   }
 
+  #isBusy(nowMs: number): boolean {
+    return nowMs - this.#lastDataMs < BUSY_MS;
+  }
+
   #share(nowMs: number): number {
-    return nowMs - this.#lastDataMs < BUSY_MS ? HANDSHAKE_SHARE_BUSY : HANDSHAKE_SHARE_QUIET;
+    return this.#isBusy(nowMs) ? HANDSHAKE_SHARE_BUSY : HANDSHAKE_SHARE_QUIET;
   }
 }
 

@@ -157,8 +157,22 @@ export function openInitiationTimestamp(
   return openAndMix(crypto, state, timestampKey, fields.sealedTimestamp);
 }
 
-/** Message 2 at the responder. Undefined when one of the initiator's keys is of low order. The state is spent. */
-export function createResponse(
+/**
+ * Message 2 at the responder, first half: one Diffie–Hellman of two. False when the initiator's ephemeral key is of low
+ * order.
+ */
+export function prepareResponse(crypto: Crypto, state: ResponderState, ephemeral: KeyPair): boolean {
+  mixChain(crypto, state, ephemeral.publicKey); //                            C := KDF1(C, E_r^pub)
+  mixHash(crypto, state, ephemeral.publicKey); //                             H := Hash(H ‖ msg.ephemeral)
+  const shared = crypto.dh(ephemeral.privateKey, state.remoteEphemeral);
+  if (shared === undefined) return false;
+  mixChain(crypto, state, shared); //                                         C := KDF1(C, DH(E_r, E_i))
+  shared.fill(0);
+  return true;
+}
+
+/** Message 2 at the responder, second half. Undefined when the static key is of low order. The state is spent. */
+export function finishResponse(
   crypto: Crypto,
   state: ResponderState,
   remotePublicKey: Uint8Array,
@@ -166,19 +180,14 @@ export function createResponse(
   ephemeral: KeyPair,
   payload: Uint8Array = EMPTY,
 ): { fields: ResponseFields; keys: TransportKeys; hash: Uint8Array } | undefined {
-  mixChain(crypto, state, ephemeral.publicKey); //                            C := KDF1(C, E_r^pub)
-  mixHash(crypto, state, ephemeral.publicKey); //                             H := Hash(H ‖ msg.ephemeral)
-  const ephemeralShared = crypto.dh(ephemeral.privateKey, state.remoteEphemeral);
-  const staticShared = crypto.dh(ephemeral.privateKey, remotePublicKey);
-  if (ephemeralShared === undefined || staticShared === undefined) return undefined;
-  mixChain(crypto, state, ephemeralShared); //                                C := KDF1(C, DH(E_r, E_i))
-  mixChain(crypto, state, staticShared); //                                   C := KDF1(C, DH(E_r, S_i))
+  const shared = crypto.dh(ephemeral.privateKey, remotePublicKey);
+  if (shared === undefined) return undefined;
+  mixChain(crypto, state, shared); //                                         C := KDF1(C, DH(E_r, S_i))
+  shared.fill(0);
   const key = mixPresharedKey(crypto, state, presharedKey);
   const sealedEmpty = sealAndMix(crypto, state, key, payload); //             msg.empty := AEAD(κ, 0, ε, H); mix
   const [receiveKey, sendKey] = kdf2(crypto, state.chainingKey, EMPTY); //    (T_r^recv, T_r^send) := KDF2(C, ε)
   const hash = new Uint8Array(state.hash);
-  ephemeralShared.fill(0);
-  staticShared.fill(0);
   wipeHandshake(state);
   return { fields: { ephemeral: ephemeral.publicKey, sealedEmpty }, keys: { sendKey, receiveKey }, hash };
 }

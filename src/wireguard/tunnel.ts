@@ -14,6 +14,7 @@ import {
   encodeResponse,
   type Response,
 } from "../wire/wireguard.ts";
+import { Answer } from "./answer.ts";
 import { CookieAsker } from "./cookies.ts";
 import {
   dueReason,
@@ -27,7 +28,6 @@ import {
 import {
   consumeResponse,
   createInitiation,
-  createResponse,
   type InitiatorState,
   newEphemeral,
   type ResponderState,
@@ -131,8 +131,8 @@ export class Tunnel<Owner> {
   /** As responder: made by our response, confirmed by the first data message under it [WG §5.4.5]. */
   #next: Session | undefined;
   #pending: { readonly state: InitiatorState; readonly localIndex: number; forged: number } | undefined;
-  /** Who asked, and is to be answered in this turn or the next. */
-  #asked: { readonly from: Endpoint; readonly state: ResponderState; readonly remoteIndex: number } | undefined;
+  /** Who asked, and is to be answered in this turn or the next ones. */
+  #asked: Answer | undefined;
   readonly #staged = new StagedPackets();
   #lastSentTimestamp: Uint8Array | undefined;
   #lastReceivedTimestamp: Uint8Array | undefined;
@@ -243,20 +243,19 @@ export class Tunnel<Owner> {
     this.#lastReceivedTimestamp = timestamp;
     this.#lastInitiationReceivedMs = nowMs;
     this.#dropAsked();
-    this.#asked = { from, state, remoteIndex };
+    this.#asked = new Answer(from, state, remoteIndex);
     return "HANDSHAKE";
   }
 
-  /** Sends message 2 to where message 1 came from. */
-  answer(nowMs: number): void {
+  /** Half of an answer's work; true once message 2 went to where message 1 came from. */
+  answer(nowMs: number): boolean {
     const { crypto, random, indexes, counters } = this.#context;
-    if (this.#asked === undefined) return;
-    const { from, state, remoteIndex } = this.#asked;
+    const asked = this.#asked;
+    if (asked === undefined) return true;
+    if (asked.prepare(crypto, random)) return false;
     this.#asked = undefined;
-    const ephemeral = newEphemeral(crypto, random);
-    const response = createResponse(crypto, state, this.publicKey, this.#presharedKey, ephemeral);
-    ephemeral.privateKey.fill(0);
-    assert(response !== undefined, "a low-order ephemeral key was refused as it was opened, a static one as a peer");
+    const { from, remoteIndex } = asked;
+    const response = asked.finish(crypto, this.publicKey, this.#presharedKey);
     const localIndex = indexes.allocate(this);
     const session = new Session(crypto, response.keys, "responder", localIndex, remoteIndex, nowMs);
     indexes.bind(localIndex, session);
@@ -273,6 +272,7 @@ export class Tunnel<Owner> {
     counters.RESPONSES_SENT++;
     this.#sendHandshake(nowMs, from, "response", message);
     this.#reschedule();
+    return true;
   }
 
   /**
@@ -568,7 +568,7 @@ export class Tunnel<Owner> {
   }
 
   #dropAsked(): void {
-    if (this.#asked !== undefined) wipeHandshake(this.#asked.state);
+    this.#asked?.wipe();
     this.#asked = undefined;
   }
 

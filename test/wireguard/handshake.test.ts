@@ -7,10 +7,12 @@ import type { Crypto, KeyPair } from "../../src/crypto/provider.ts";
 import {
   consumeResponse,
   createInitiation,
-  createResponse,
+  finishResponse,
   newEphemeral,
   openInitiationStatic,
   openInitiationTimestamp,
+  prepareResponse,
+  type ResponderState,
   wipeHandshake,
 } from "../../src/wireguard/handshake.ts";
 import { PROVIDERS } from "../crypto/providers.ts";
@@ -21,6 +23,19 @@ const EMPTY = new Uint8Array(0);
 
 function keyPair(crypto: Crypto, privateKey: Uint8Array): KeyPair {
   return { privateKey, publicKey: crypto.publicKey(privateKey) };
+}
+
+/** Both halves. */
+function createResponse(
+  crypto: Crypto,
+  state: ResponderState,
+  remotePublicKey: Uint8Array,
+  presharedKey: Uint8Array | undefined,
+  ephemeral: KeyPair,
+  payload?: Uint8Array,
+): ReturnType<typeof finishResponse> {
+  if (!prepareResponse(crypto, state, ephemeral)) return undefined;
+  return finishResponse(crypto, state, remotePublicKey, presharedKey, ephemeral, payload);
 }
 
 describe.each(PROVIDERS)("with the %s provider", (_name, crypto) => {
