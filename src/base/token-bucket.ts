@@ -1,11 +1,12 @@
 // A token bucket: so many a second on average, and at most a burst of them at once.
+import { DOUBLE_ZERO } from "./double-zero.ts";
 import { SECOND_MS } from "./units.ts";
 
 export class TokenBucket {
   readonly #perSecond: number;
   readonly #burst: number;
-  #tokens: number;
-  #filledMs: number;
+  #tokens = DOUBLE_ZERO;
+  #filledMs = DOUBLE_ZERO;
 
   /** Full at first. `nowMs`: from when on it earns. */
   constructor(nowMs: number, perSecond: number, burst: number) {

@@ -2,9 +2,10 @@
 // what can't be sent is counted by errno name ([WG] treats the network as lossy).
 import { createSocket, type RemoteInfo, type Socket } from "node:dgram";
 import { type Address, type Endpoint, formatAddress, isV4, parseAddress } from "../base/address.ts";
-import { ADDRESSES_REMEMBERED_MAX, DATAGRAM_MAX_BYTES } from "../base/limits.ts";
-import { DRAIN_BATCH, UdpDrain } from "./ffi/udp-drain.ts";
+import { ADDRESSES_REMEMBERED_MAX } from "../base/limits.ts";
+import { UdpDrain } from "./ffi/udp-drain.ts";
 import { errnoOf, isFamilyMissing, portTaken } from "./port-taken.ts";
+import { UdpInlet } from "./udp-inlet.ts";
 
 export interface UdpPort {
   readonly port: number;
@@ -39,30 +40,6 @@ function bind(family: "udp4" | "udp6", port: number, host: string | undefined): 
       resolve(socket);
     });
   });
-}
-
-/**
- * Of a dgram socket, which has no public name for it; -1 where it can't be found. A socket made elsewhere and given to
- * dgram would need the whole of `bind` again.
- */
-function descriptorOf(socket: Socket): number {
-  for (const symbol of Object.getOwnPropertySymbols(socket)) {
-    const state: unknown = Reflect.get(socket, symbol);
-    if (typeof state !== "object" || state === null || !("handle" in state)) continue;
-    const { handle } = state;
-    if (typeof handle !== "object" || handle === null || !("fd" in handle)) continue;
-    return typeof handle.fd === "number" ? handle.fd : -1;
-  }
-  return -1;
-}
-
-/**
- * After how many of dgram's own datagrams the next look at what waits. Up to 32 of them come in one round of the loop:
- * a full batch is followed by few others in the same round, so that timers and other sockets have their turn.
- */
-function skipAfter(count: number): number {
-  if (count === DRAIN_BATCH) return 7;
-  return count > 0 ? 0 : 3;
 }
 
 /** Buffers as large as the kernel lets an unprivileged process have; smaller ones only cost throughput. */
@@ -104,7 +81,7 @@ export class DgramUdpPort implements UdpPort {
   readonly counters: Record<string, number> = {};
   readonly #v4: Socket | undefined;
   readonly #v6: Socket | undefined;
-  #isClosed = false;
+  readonly #inlets: UdpInlet[] = [];
   readonly #onSent: (error: Error | null) => void;
   readonly #parsed = new ParsedAddresses();
   #lastText = "";
@@ -128,20 +105,14 @@ export class DgramUdpPort implements UdpPort {
       if (socket === undefined) continue;
       enlargeBuffers(socket, this.counters);
       socket.on("error", (error) => this.#count(`socket-${errnoOf(error)}`));
-      const drain = drains ? UdpDrain.open() : undefined;
-      const fd = drain === undefined ? -1 : descriptorOf(socket);
-      let skip = 0;
-      socket.on("message", (bytes, info) => {
-        const from = this.#endpointOf(info);
-        if (bytes.length > DATAGRAM_MAX_BYTES) this.#count("receive-too-long");
-        else if (from !== undefined) handler(from, bytes);
-        if (drain === undefined || fd < 0 || this.#isClosed || skip-- > 0) return;
-        const count = drain.read(fd, handler);
-        if (count > 0) this.#count("receive-drained", count);
-        if (drain.tooLong > 0) this.#count("receive-too-long", drain.tooLong);
-        drain.tooLong = 0;
-        skip = skipAfter(count);
+      const inlet = new UdpInlet({
+        socket,
+        drain: drains ? UdpDrain.open() : undefined,
+        handler,
+        endpointOf: (info) => this.#endpointOf(info),
+        count: (name, count) => this.#count(name, count),
       });
+      this.#inlets.push(inlet);
     }
   }
 
@@ -186,7 +157,7 @@ export class DgramUdpPort implements UdpPort {
   }
 
   async close(): Promise<void> {
-    this.#isClosed = true;
+    for (const inlet of this.#inlets) inlet.close();
     await Promise.all(
       [this.#v4, this.#v6].map((socket) =>
         socket === undefined ? undefined : new Promise<void>((resolve) => socket.close(() => resolve())),

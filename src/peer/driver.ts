@@ -3,6 +3,7 @@
 // deadline.
 import type { Endpoint } from "../base/address.ts";
 import { assert } from "../base/assert.ts";
+import { DOUBLE_ZERO } from "../base/double-zero.ts";
 import type { Engine, EngineSink } from "../engine/engine.ts";
 import { type Clock, DeadlineTimer } from "../io/clock.ts";
 import type { UdpPort } from "../io/udp.ts";
@@ -33,7 +34,7 @@ export class LoopDriver implements Turns {
   readonly #timer: DeadlineTimer;
   #parts: DriverParts | undefined;
   #depth = 0;
-  #nowMs: number;
+  #nowMs = DOUBLE_ZERO;
   #stopped = false;
 
   constructor(clock: Clock) {

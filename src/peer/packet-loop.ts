@@ -7,6 +7,7 @@
 import { type Endpoint, equalEndpoint, isV4, makeAddress, makeV4 } from "../base/address.ts";
 import { assert } from "../base/assert.ts";
 import { readU16, readU32 } from "../base/bytes.ts";
+import { DOUBLE_ZERO } from "../base/double-zero.ts";
 import { DATAGRAM_MAX_BYTES, READS_FAIL_MAX_MS, UDP_RUN_MAX_BYTES, UDP_RUN_SEGMENTS_MAX } from "../base/limits.ts";
 import type { Engine, EngineSink } from "../engine/engine.ts";
 import type { Clock } from "../io/clock.ts";
@@ -129,7 +130,7 @@ export class PacketLoop {
   readonly #sideInStart: number;
   #engine: Engine | undefined;
   #stopped = false;
-  #nowMs: number;
+  #nowMs = DOUBLE_ZERO;
   #isWarmingUp = true;
   /** Where the next packet to be sealed is put. */
   #sendAt: number;

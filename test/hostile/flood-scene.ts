@@ -19,7 +19,8 @@ import type { FloodOptions, FloodReport } from "./flood-sender.ts";
 
 const script = (name: string): string => fileURLToPath(new URL(`${name}.ts`, import.meta.url));
 const WIREBADGE = fileURLToPath(new URL("../../bin/wirebadge", import.meta.url));
-const LEAN = ["--max-semi-space-size=1", "--v8-pool-size=1"]; // as bin/launch.js starts `wirebadge wg`
+/** As bin/launch.js starts `wirebadge wg`. */
+const LEAN = ["--max-semi-space-size=1", "--v8-pool-size=1", "--no-allocation-site-pretenuring"];
 const VICTIM_PORT = 51_820;
 const FORWARD_PORT = 9_000;
 const SERVICE_PORT = 7_000;

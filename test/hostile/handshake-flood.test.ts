@@ -10,7 +10,7 @@ const FLOOD = { kind: "initiation", sources: 1_000, perSecond: 20_000 } as const
 const TRIES = 3;
 const P99_MAX_MS = 1_000;
 const FLOW_KEPT_MIN = 0.5;
-const LONG_PART_MAX = 0.05; // of the turns with handshake work
+const LONG_PART_MAX = 0.005; // of the turns with handshake work: a collection of V8's may fall into one
 const GREW_MAX_MB = 20;
 const WARM_UP_MS = 4_000;
 const QUIET_MS = 4_000;
@@ -99,7 +99,7 @@ describe.runIf(needs("linux", "root", "netns"))("20,000 initiations a second fro
       expect(flooded.counters["wireguard-COOKIES_SENT"]).toBeGreaterThan(1_000);
       expect(flooded.wire.received).toBeLessThan(flooded.flood!.sent / 2);
       expect(flooded.wire.receivedBytes).toBeLessThan(flooded.wire.sentBytes / 4);
-      // One message a turn (test/wireguard/handshake-flood.test.ts), and nearly all took less than 1 ms of the CPU.
+      // A third of a message a turn (test/wireguard/handshake-flood.test.ts), each less than 1 ms of the CPU.
       expect(longPart(pair)).toBeLessThan(LONG_PART_MAX);
     },
   );

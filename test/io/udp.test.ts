@@ -3,6 +3,7 @@ import { type Endpoint, parseAddress } from "../../src/base/address.ts";
 import { ADDRESSES_REMEMBERED_MAX, DATAGRAM_MAX_BYTES } from "../../src/base/limits.ts";
 import { DRAIN_BATCH, UdpDrain } from "../../src/io/ffi/udp-drain.ts";
 import { DgramUdpPort, ParsedAddresses } from "../../src/io/udp.ts";
+import { needs } from "../needs.ts";
 
 function inbox(): {
   handler: (from: Endpoint, bytes: Uint8Array) => void;
@@ -87,6 +88,49 @@ test.each([true, false])("a burst arrives whole, in order and from whom it came;
   if (drains && isThere) expect(server.counters["receive-drained"]).toBeGreaterThan(DRAIN_BATCH);
   else expect(server.counters["receive-drained"]).toBeUndefined();
   await Promise.all([server, ...clients].map((port) => port.close()));
+});
+
+test.runIf(needs("linux"))("a flood is read in batches; after it each datagram wakes the loop again", async () => {
+  let count = 0;
+  const server = await DgramUdpPort.open(0, () => void count++);
+  const client = await DgramUdpPort.open(0, () => undefined);
+  const to = { address: parseAddress("127.0.0.1")!, port: server.port };
+  const send = (datagrams: number): void => {
+    for (let i = 0; i < datagrams; i++) client.send(to, new Uint8Array(100), 0, 100);
+  };
+  const arrived = async (total: number): Promise<void> => {
+    while (count < total) await new Promise((resolve) => setTimeout(resolve, 1));
+  };
+  for (let round = 1; round <= 3; round++) {
+    const drainedBefore = server.counters["receive-drained"] ?? 0;
+    send(500);
+    await arrived(round * 502 - 2);
+    expect(server.counters["receive-drained"]! - drainedBefore).toBeGreaterThan(400);
+    await new Promise((resolve) => setTimeout(resolve, 20)); // nothing waits any more
+    const drained = server.counters["receive-drained"];
+    for (let one = 1; one <= 2; one++) {
+      send(1);
+      await arrived(round * 502 - 2 + one);
+    }
+    expect(server.counters["receive-drained"]).toBe(drained);
+  }
+  await Promise.all([server.close(), client.close()]);
+});
+
+test("a port may be closed by what it is given, in the middle of a flood", async () => {
+  let count = 0;
+  let closed: Promise<void> | undefined;
+  const server = await DgramUdpPort.open(0, () => {
+    if (++count === 100) closed = server.close();
+  });
+  const client = await DgramUdpPort.open(0, () => undefined);
+  const to = { address: parseAddress("127.0.0.1")!, port: server.port };
+  for (let i = 0; i < 1_000; i++) client.send(to, new Uint8Array(100), 0, 100);
+  while (closed === undefined) await new Promise((resolve) => setImmediate(resolve));
+  await closed;
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  expect(count).toBeLessThanOrEqual(100 + DRAIN_BATCH);
+  await client.close();
 });
 
 test.each([true, false])(

@@ -148,8 +148,8 @@ describe("the launcher on a Node that is new enough", () => {
   it("gives peers a small young generation and one thread that compiles, and no other command", async () => {
     write("src/cli/main.ts", "console.log(JSON.stringify({ pid: process.pid, flags: process.execArgv.slice(2) }));");
     for (const [command, flags] of [
-      ["up", ["--max-semi-space-size=1", "--v8-pool-size=1"]],
-      ["wg", ["--max-semi-space-size=1", "--v8-pool-size=1"]],
+      ["up", ["--max-semi-space-size=1", "--v8-pool-size=1", "--no-allocation-site-pretenuring"]],
+      ["wg", ["--max-semi-space-size=1", "--v8-pool-size=1", "--no-allocation-site-pretenuring"]],
       ["status", []],
     ] as const) {
       const child = start([command], { version });
