@@ -113,7 +113,7 @@ describe("ChaCha20-Poly1305 by SIMD", () => {
   });
 
   it("is left out without SIMD: OpenSSL does the short packets too", () => {
-    const cipher = (usesSimd: boolean): ChaChaPoly => new ChaChaPoly(new Arena(CHACHA_POLY_ARENA_BYTES), usesSimd);
+    const cipher = (usesSimd: boolean): ChaChaPoly => new ChaChaPoly(new Arena(CHACHA_POLY_ARENA_BYTES), { usesSimd });
     const [withIt, without] = [cipher(true), cipher(false)];
     const key = new Uint8Array(KEY_BYTES).fill(3);
     for (const length of [0, 1, 64, 191, 192, 193, 500]) {

@@ -46,7 +46,7 @@ export const PROOF_ITEMS: readonly ProofItem[] = [
     run: {
       files: [
         ...["split-twin", "merge-twin"].map((name) => `test/wire/${name}.test.ts`),
-        ...["simd-sums", "simd-chacha20-poly1305"].map((name) => `test/io/${name}.test.ts`),
+        ...["simd-sums", "simd-chacha20-poly1305", "ffi/call-list"].map((name) => `test/io/${name}.test.ts`),
       ],
     },
   },

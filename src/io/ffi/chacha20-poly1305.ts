@@ -2,7 +2,8 @@
 // the node binary exports: ChaCha20_ctr32 and Poly1305_*. On packets of an MTU they take half the time of EVP, whose
 // layers cost as much as the cipher. They are no public interface of OpenSSL, so that io/crypto-choice.ts tries them
 // against the portable provider and does without them where they are not there or not the same. Packets of up to 192
-// bytes take longer to come there than to be sealed: WebAssembly's SIMD does those (io/simd-chacha20-poly1305.ts).
+// bytes take longer to come there than to be sealed: WebAssembly's SIMD does those (io/simd-chacha20-poly1305.ts). The
+// calls of a longer one go by one list where there can be such (call-list.ts).
 import { assert } from "../../base/assert.ts";
 import { DATAGRAM_MAX_BYTES } from "../../base/limits.ts";
 import { KEY_BYTES, TAG_BYTES, type TransportAead } from "../../crypto/provider.ts";
@@ -14,9 +15,11 @@ import {
   type SimdAead,
 } from "../simd-chacha20-poly1305.ts";
 import type { Arena } from "./arena.ts";
+import { CallList, callListBytes, canListCalls } from "./call-list.ts";
 import { bindNative as bind, type NativeFunction } from "./koffi.ts";
 
 const BLOCK_BYTES = 64; // of ChaCha20
+const COUNTER_BYTES = 16;
 const POLY_BLOCK_BYTES = 16;
 const POLY_CONTEXT_MAX_BYTES = 512; // 248 in OpenSSL 3.5
 const KEY_WORDS = KEY_BYTES / 4;
@@ -47,8 +50,24 @@ function loadPrimitives(): Primitives {
   };
 }
 
+// The calls of a list, in their order.
+const CIPHER = 0;
+const INIT = 1;
+const UPDATE = 2;
+const FINAL = 3;
+/** To open alone: a forged packet is put back after it. */
+const DECIPHER = 4;
+const SEAL_CALLS = 4;
+const OPEN_CALLS = 5;
+
 /** What `ChaChaPoly` takes of its arena, rounded up. */
-export const CHACHA_POLY_ARENA_BYTES = 4_096 + SIMD_AEAD_SCRATCH_BYTES + DATAGRAM_MAX_BYTES;
+export const CHACHA_POLY_ARENA_BYTES =
+  4_096 + SIMD_AEAD_SCRATCH_BYTES + DATAGRAM_MAX_BYTES + 2 * callListBytes(OPEN_CALLS);
+
+export interface ChaChaPolyOptions {
+  readonly usesSimd?: boolean;
+  readonly usesLists?: boolean;
+}
 
 export class ChaChaPoly {
   readonly #primitives: Primitives;
@@ -73,15 +92,17 @@ export class ChaChaPoly {
   #polyKey: HeldAddress;
   #context: HeldAddress;
   #tag: HeldAddress;
+  #sealing: CallList | undefined;
+  #opening: CallList | undefined;
 
   /** Throws when the functions are not there. Packets are sealed and opened in place where they lie in this arena. */
-  constructor(arena: Arena, usesSimd = true) {
+  constructor(arena: Arena, { usesSimd = true, usesLists = canListCalls() }: ChaChaPolyOptions = {}) {
     this.#primitives = loadPrimitives();
     this.#arena = arena;
     this.#simd = usesSimd ? createSimdAead(arena.memory) : undefined;
     this.#simdAt = arena.allocateAt(SIMD_AEAD_SCRATCH_BYTES);
     this.#keyAt = arena.allocateAt(KEY_BYTES);
-    this.#counterAt = arena.allocateAt(16);
+    this.#counterAt = arena.allocateAt(2 * COUNTER_BYTES);
     this.#zerosAt = arena.allocateAt(BLOCK_BYTES);
     this.#polyKeyAt = arena.allocateAt(BLOCK_BYTES);
     this.#beforeAt = arena.allocateAt(BLOCK_BYTES);
@@ -95,6 +116,35 @@ export class ChaChaPoly {
     this.#polyKey = arena.baseAddress + this.#polyKeyAt;
     this.#context = arena.baseAddress + this.#contextAt;
     this.#tag = arena.baseAddress + this.#tagAt;
+    if (usesLists) this.#makeLists();
+  }
+
+  #makeLists(): void {
+    try {
+      const [sealing, opening] = [this.#listOf(SEAL_CALLS, 0), this.#listOf(OPEN_CALLS, this.#polyKey!)];
+      opening.setArgument(CIPHER, 0, this.#polyKey!);
+      opening.setArgument(CIPHER, 1, this.#zeros!);
+      opening.setArgument(CIPHER, 2, BLOCK_BYTES);
+      opening.set(DECIPHER, "ChaCha20_ctr32", [0, 0, 0, this.#key!, this.#counter! + COUNTER_BYTES]);
+      [this.#sealing, this.#opening] = [sealing, opening];
+    } catch {
+      this.#sealing = undefined; // the system allows no such page: each call by itself does as well
+    }
+  }
+
+  /** The key stream, and Poly1305 with the key at `polyKey`; what changes is the caller's to set. */
+  #listOf(calls: number, polyKey: number): CallList {
+    const list = new CallList(this.#arena, calls);
+    list.set(CIPHER, "ChaCha20_ctr32", [0, 0, 0, this.#key!, this.#counter!]);
+    list.set(INIT, "Poly1305_Init", [this.#context!, polyKey]);
+    list.set(UPDATE, "Poly1305_Update", [this.#context!, 0, 0]);
+    list.set(FINAL, "Poly1305_Final", [this.#context!, this.#tag!]);
+    return list;
+  }
+
+  /** Whether a packet's calls go by one. */
+  get usesLists(): boolean {
+    return this.#sealing !== undefined;
   }
 
   transportAead(key: Uint8Array): TransportAead {
@@ -119,8 +169,22 @@ export class ChaChaPoly {
     const before = at - BLOCK_BYTES;
     this.#move(before, this.#beforeAt, BLOCK_BYTES);
     this.#move(this.#zerosAt, before, BLOCK_BYTES);
-    this.#crypt(before, BLOCK_BYTES + length);
-    this.#authenticate(at, length, this.#arena.baseAddress + before);
+    const authenticatedBytes = this.#putLengths(at, length);
+    const { baseAddress } = this.#arena;
+    const list = this.#sealing;
+    if (list === undefined) {
+      this.#crypt(before, BLOCK_BYTES + length);
+      this.#authenticate(at, authenticatedBytes, baseAddress + before);
+    } else {
+      list.setArgument(CIPHER, 0, baseAddress + before);
+      list.setArgument(CIPHER, 1, baseAddress + before);
+      list.setArgument(CIPHER, 2, BLOCK_BYTES + length);
+      list.setArgument(INIT, 1, baseAddress + before);
+      list.setArgument(UPDATE, 1, baseAddress + at);
+      list.setArgument(UPDATE, 2, authenticatedBytes);
+      list.run();
+    }
+    this.#takeLengths(at, length, authenticatedBytes);
     this.#forgetKey();
     this.#move(this.#beforeAt, before, BLOCK_BYTES);
     this.#move(this.#tagAt, at + length, TAG_BYTES);
@@ -143,11 +207,32 @@ export class ChaChaPoly {
 
   #openLong(key: Uint32Array, low: number, high: number, at: number, openedBytes: number): boolean {
     this.#setKeyAndNonce(key, low, high);
-    this.#primitives.chacha(this.#polyKey!, this.#zeros!, BLOCK_BYTES, this.#key!, this.#counter!);
-    this.#arena.words[this.#counterAt >>> 2] = 1;
-    this.#authenticate(at, openedBytes, this.#polyKey!);
+    const { baseAddress, words } = this.#arena;
+    const authenticatedBytes = this.#putLengths(at, openedBytes);
+    const list = this.#opening;
+    if (list === undefined) {
+      this.#primitives.chacha(this.#polyKey!, this.#zeros!, BLOCK_BYTES, this.#key!, this.#counter!);
+      this.#authenticate(at, authenticatedBytes, this.#polyKey!);
+    } else {
+      const counterWord = (this.#counterAt + COUNTER_BYTES) >>> 2;
+      words[counterWord] = 1; // the block behind the key's
+      words[counterWord + 1] = 0;
+      words[counterWord + 2] = low;
+      words[counterWord + 3] = high;
+      list.setArgument(UPDATE, 1, baseAddress + at);
+      list.setArgument(UPDATE, 2, authenticatedBytes);
+      list.setArgument(DECIPHER, 0, baseAddress + at);
+      list.setArgument(DECIPHER, 1, baseAddress + at);
+      list.setArgument(DECIPHER, 2, openedBytes);
+      list.run();
+    }
+    this.#takeLengths(at, openedBytes, authenticatedBytes);
     const isTrue = this.#isTag(at + openedBytes);
-    if (isTrue) this.#crypt(at, openedBytes);
+    // by itself only what is true is deciphered; by the list all is, and twice is not at all
+    if (isTrue === (list === undefined)) {
+      words[this.#counterAt >>> 2] = 1;
+      this.#crypt(at, openedBytes);
+    }
     this.#forgetKey();
     this.#move(this.#zerosAt, this.#polyKeyAt, BLOCK_BYTES);
     return isTrue;
@@ -213,11 +298,11 @@ export class ChaChaPoly {
   }
 
   /**
-   * Over the ciphertext, zeros up to 16 bytes and both lengths (RFC 8439 §2.8.1, no additional data), into the scratch.
-   * Those stand behind the ciphertext for as long as it takes: one call for all, where each costs as much as 200 bytes.
+   * Zeros up to 16 bytes and both lengths (RFC 8439 §2.8.1, no additional data) behind the ciphertext for as long as it
+   * takes: one update for all. Returns how many bytes that then authenticates.
    */
-  #authenticate(at: number, length: number, polyKey: number): void {
-    const { bytes, baseAddress } = this.#arena;
+  #putLengths(at: number, length: number): number {
+    const { bytes } = this.#arena;
     const end = at + length;
     const lengths = at + ((length + POLY_BLOCK_BYTES - 1) & -POLY_BLOCK_BYTES);
     const total = lengths + POLY_BLOCK_BYTES - end;
@@ -227,11 +312,19 @@ export class ChaChaPoly {
     bytes[lengths + 8] = length;
     bytes[lengths + 9] = length >>> 8;
     bytes[lengths + 10] = length >>> 16;
+    return length + total;
+  }
+
+  #takeLengths(at: number, length: number, authenticatedBytes: number): void {
+    this.#move(this.#behindAt, at + length, authenticatedBytes - length);
+  }
+
+  /** Into the scratch. */
+  #authenticate(at: number, authenticatedBytes: number, polyKey: number): void {
     const { init, update, final } = this.#primitives;
     init(this.#context!, polyKey);
-    update(this.#context!, baseAddress + at, end + total - at);
+    update(this.#context!, this.#arena.baseAddress + at, authenticatedBytes);
     final(this.#context!, this.#tag!);
-    this.#move(this.#behindAt, end, total);
   }
 
   /** In the same time for every tag. */
