@@ -230,7 +230,8 @@ export class Device<Owner> {
   nextDeadlineMs(): number {
     let dueMs = this.#context.heap.nextMs();
     if (this.#waiting > 0) dueMs = Math.min(dueMs, this.#context.work.readyMs);
-    for (const answerMs of this.#answers.values()) return Math.min(dueMs, answerMs);
+    const turnMs = this.#context.work.workedMs + ANSWER_AFTER_MS; // one piece a turn: the next of several waits for one
+    for (const answerMs of this.#answers.values()) return Math.min(dueMs, Math.max(answerMs, turnMs));
     return dueMs;
   }
 

@@ -85,6 +85,11 @@ export class HandshakeWork {
     return !this.#isBusy(nowMs) && this.#stopwatch() - this.#startedMs <= HANDSHAKE_TURN_MS / 2;
   }
 
+  /** When a message, or a part of one, was last worked on: the time of that turn. */
+  get workedMs(): number {
+    return this.#workedMs;
+  }
+
   /** A message, or a part of one, has been worked on in this turn. */
   hasWorked(nowMs: number): boolean {
     return nowMs === this.#workedMs;

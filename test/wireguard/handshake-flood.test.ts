@@ -335,6 +335,25 @@ test("an initiation that was opened fast is answered at once: five curve operati
   expect(a.count("response")).toBe(1);
 });
 
+test("two answers that are due at once have turns of their own, and none stays due in the other's", () => {
+  const { world, a, slow } = scene(0.3);
+  world.link = () => undefined;
+  for (const number of [2, 3]) {
+    const asker = world.add(`192.0.2.${number}:${1_000 + number}`);
+    world.introduce(a, asker);
+    asker.device.startHandshake(world.nowMs, world.introduce(asker, a));
+    expect(a.receive(asker.endpoint, asker.sent.at(-1)!.bytes)).toBe("HANDSHAKE");
+    world.nowMs += 100; // the pause is over, and no turn came for the first one's answer
+  }
+  const turns = Array.from({ length: 4 }, () => {
+    const turn = nextTurn(world, a, slow);
+    expect(a.device.nextDeadlineMs()).toBeGreaterThan(world.nowMs);
+    return turn;
+  });
+  expect(turns.map(({ curves }) => curves)).toEqual([2, 2, 1, 1]);
+  expect(turns.map(({ answers }) => answers)).toEqual([0, 0, 1, 2]);
+});
+
 test("of an answer whose first half was slow the second has the next turn", () => {
   const { world, a, slow, ask } = asked(0.2);
   expect(ask()).toEqual({ kind: "HANDSHAKE", curves: 4 });

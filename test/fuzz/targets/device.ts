@@ -234,6 +234,7 @@ export const DEVICE_TARGETS: readonly FuzzTarget[] = [
       Uint8Array.of(0, 0, 7, 0, 7, 0, 10, 0, 4, 10, 1, 5, 3, 3),
       Uint8Array.of(0, 0, 7, 0, 10, 1, 1, 10, 1, 2, 10, 1, 3, 10, 1, 4, 10, 1, 5, 10, 1, 6, 10, 1, 7, 3, 3),
       Uint8Array.of(0, 0, 3, 3, 3, 13, 8, 0, 0, 13, 16, 0, 0, 3, 3, 3),
+      Uint8Array.of(0, 0, 3, 3, 3, 0, 0, 9, 0, 2),
     ],
     make: (random) => {
       const script = new Uint8Array(20 + random.below(100));
