@@ -113,7 +113,7 @@ class EndedAtStart extends Error {}
 
 /**
  * Up when it resolves. boringtun now and then ends at its start, with exit code 0 and no word, where somebody already
- * sends to its port: it is started again.
+ * sends to its port; wireguard-go was seen to, with 1, on a busy machine. It is started again, and its words are told.
  */
 export async function startStock(namespace: Namespace, options: StockOptions): Promise<StockEnd> {
   for (let start = 1; ; start++) {
@@ -121,6 +121,7 @@ export async function startStock(namespace: Namespace, options: StockOptions): P
       return await startOnce(namespace, options);
     } catch (error) {
       if (!(error instanceof EndedAtStart) || start === STARTS_MAX) throw error;
+      process.stderr.write(`start ${start}: ${error.message}\n`);
     }
   }
 }
@@ -132,20 +133,22 @@ async function startOnce(namespace: Namespace, options: StockOptions): Promise<S
   const args = stock === "boringtun-cli" ? ["--foreground", "--disable-drop-privileges", name] : ["-f", name];
   const talkative = options.talkative === true;
   const child = namespace.spawn(requireTool(stock), args, {
-    stdio: ["ignore", talkative ? "pipe" : "ignore", "pipe"],
+    stdio: ["ignore", "pipe", "pipe"],
     env: { ...process.env, LOG_LEVEL: talkative ? "verbose" : "error", WG_LOG_LEVEL: talkative ? "debug" : "error" },
   });
   let errors = "";
-  child.stderr?.setEncoding("utf8").on("data", (text: string) => {
-    errors = (errors + text).slice(-4_000);
-  });
+  for (const stream of talkative ? [child.stderr] : [child.stdout, child.stderr]) {
+    stream?.setEncoding("utf8").on("data", (text: string) => {
+      errors = (errors + text).slice(-4_000);
+    });
+  }
   await withFile(options.config, async (file) => {
     for (let tries = 0; ; tries++) {
       const set = await namespace.run(requireTool("wg"), ["setconf", name, file], { check: false });
       if (set.code === 0) break;
       const said = `${stock} did not come up (exit ${child.exitCode}): ${set.stderr} ${errors}`;
-      if (child.exitCode === 0) throw new EndedAtStart(said);
-      if (tries === 300 || child.exitCode !== null || child.signalCode !== null) throw new Error(said);
+      if (child.exitCode !== null) throw new EndedAtStart(said);
+      if (tries === 300 || child.signalCode !== null) throw new Error(said);
       await delay(100);
     }
   });

@@ -65,7 +65,7 @@ describe.runIf(needs("linux"))("a list of native calls", () => {
         return read.equals(start);
       });
     closeSync(memory);
-    expect(found.map(([, , protection]) => protection)).toEqual(["r-xp"]);
+    expect(new Set(found.map(([, , protection]) => protection))).toEqual(new Set(["r-xp"])); // one a thread
   });
 });
 
@@ -81,6 +81,7 @@ describe.runIf(needs("linux"))("ChaCha20-Poly1305 by lists", () => {
     const random = new SeededRandom(11);
     const key = new Uint8Array(KEY_BYTES);
     const rounds = scale(20_000, 1_000_000);
+    expect(rounds).toBeGreaterThanOrEqual(20_000);
     for (let round = 0; round < rounds; round++) {
       random.fill(key);
       const length = random.below(1_600);
@@ -99,14 +100,14 @@ describe.runIf(needs("linux"))("ChaCha20-Poly1305 by lists", () => {
         const sealed = whole();
         arena.bytes[from + flipped]! ^= 1;
         const forged = whole();
-        expect(aead.open(low, high, arena.bytes, from, length + TAG_BYTES)).toBe(false);
-        expect(Buffer.compare(whole(), forged)).toBe(0);
+        if (aead.open(low, high, arena.bytes, from, length + TAG_BYTES)) throw new Error(`forged: ${length} bytes`);
+        if (Buffer.compare(whole(), forged) !== 0) throw new Error(`changed as it was refused: ${length} bytes`);
         arena.bytes[from + flipped]! ^= 1;
-        expect(aead.open(low, high, arena.bytes, from, length + TAG_BYTES)).toBe(true);
-        expect(Buffer.compare(arena.bytes.subarray(from, from + length), packet)).toBe(0);
+        if (!aead.open(low, high, arena.bytes, from, length + TAG_BYTES)) throw new Error(`refused: ${length} bytes`);
+        if (Buffer.compare(arena.bytes.subarray(from, from + length), packet) !== 0) throw new Error(`${length} bytes`);
         return sealed;
       });
-      expect(Buffer.compare(seen[0]!, seen[1]!), `length ${length}`).toBe(0);
+      if (Buffer.compare(seen[0]!, seen[1]!) !== 0) throw new Error(`sealed in two ways: ${length} bytes`);
     }
     record({ what: "packets sealed, opened and refused by a list of calls as call by call", count: rounds });
   });
