@@ -38,6 +38,8 @@ export interface SceneOptions {
   readonly direction: "up" | "down";
   /** Friends from IPv4 addresses alone: wireguard-go has not answered the others here. */
   readonly friendsV4Only?: boolean;
+  /** Wirebadge alone: adds the counters of turn-trace.ts. */
+  readonly traced?: boolean;
 }
 
 export interface Measured {
@@ -185,8 +187,12 @@ export class FloodScene {
     const file = join(this.#folder, "victim.conf");
     await writeFile(file, `[Interface]\nAddress = 10.9.0.1/16\n${own}${peers.join("")}`, { mode: 0o600 });
     const portable = this.#options.victim === "wirebadge-portable" ? { FLOOD_VICTIM_PORTABLE: "1" } : {};
+    const traced = this.#options.traced ? { FLOOD_VICTIM_TRACED: "1" } : {};
     const exposed = `127.0.0.1:${SERVICE_PORT}=${SERVICE_PORT}`;
-    this.#process = this.#speak(this.#victim, [...LEAN, script("flood-victim"), file, exposed], portable);
+    this.#process = this.#speak(this.#victim, [...LEAN, script("flood-victim"), file, exposed], {
+      ...portable,
+      ...traced,
+    });
     await this.#process.next();
     this.#victimPid = this.#process.child.pid!;
   }

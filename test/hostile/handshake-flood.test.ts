@@ -105,8 +105,29 @@ describe.runIf(needs("linux", "root", "netns"))("20,000 initiations a second fro
   );
 });
 
-// Half a minute of wireguard-go under the same flood: for the long form alone.
+// A minute of traced turns, and half a minute of wireguard-go under the same flood: for the long form alone.
 if (LONG) {
+  describe.runIf(needs("linux", "root", "netns"))("turns with handshake work under such a flood", () => {
+    test("exceed 1 ms of the CPU no more often than arithmetic does, but for V8's collections", {
+      timeout: 400_000,
+    }, async () => {
+      await using scene = await FloodScene.open({ victim: "wirebadge", direction: "down", traced: true });
+      await scene.measure(WARM_UP_MS, 0);
+      const before = await scene.counters();
+      const { flood } = await scene.measure(60_000, 0, FLOOD);
+      await scene.measure(QUIET_MS, 0); // the trace hears of collections later
+      const after = await scene.counters();
+      const [pieces, collected, bare, control] = (["pieces", "collected", "bare", "control"] as const).map(
+        (name) => after[`trace-${name}`]! - before[`trace-${name}`]!,
+      );
+      const figure = `of ${pieces} pieces of work ${collected} took longer with a collection of V8's in them and \
+${bare} without one; so did ${control} of as many pieces of arithmetic beside them`;
+      record({ what: "initiations at wirebadge, turns over 1 ms traced", count: flood!.sent, figure });
+      expect(pieces).toBeGreaterThan(5_000);
+      expect(bare).toBeLessThanOrEqual(3 + 3 * control!);
+    });
+  });
+
   describe.runIf(needs("linux", "root", "netns", "tun", "wireguard-go", "wg"))("the same against wireguard-go", () => {
     test("costs its friends more time and its memory more than ours", { timeout: 400_000 }, async () => {
       const options = { direction: "up", friendsV4Only: true } as const;

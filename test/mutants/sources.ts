@@ -75,6 +75,7 @@ export const MUTATED: readonly MutatedSource[] = [
   { file: "src/wireguard/handshake-gate.ts", tests: ["test/wireguard/handshake-flood.test.ts", ...DEVICE] },
   { file: "src/wireguard/handshake-work.ts", tests: ["test/wireguard/handshake-flood.test.ts", ...DEVICE] },
   { file: "src/wireguard/handshake.ts", tests: ["test/wireguard/handshake.test.ts", ...DEVICE] },
+  { file: "src/wireguard/answer.ts", tests: DEVICE },
   { file: "src/wireguard/device.ts", tests: DEVICE },
   { file: "src/wireguard/tunnel.ts", tests: ["test/wireguard/tunnel.test.ts", ...DEVICE] },
   { file: "src/wireguard/session.ts", tests: ["test/wireguard/session.test.ts", ...DEVICE] },
