@@ -84,7 +84,6 @@ export class UdpInlet {
   readonly #goOn = (): void => {
     if (this.#isClosed) return;
     this.#emptyRounds = this.#read() > 0 ? 0 : this.#emptyRounds + 1;
-    if (this.#isClosed) return; // by its handler
     if (this.#emptyRounds < EMPTY_ROUNDS_MAX) setImmediate(this.#goOn);
     else this.#handle?.recvStart();
   };
