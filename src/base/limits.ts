@@ -101,7 +101,12 @@ export const TCP_MEMORY_CHUNKS_MAX = 16_384; // of 16 KiB each: 256 MiB in all s
 export const TCP_RECEIVE_MEMORY_MAX_BYTES = 256 * MIB; // in all receive buffers of a stack; beyond: dropped
 export const TCP_SEND_BUFFER_BYTES = 1 * MIB;
 export const TCP_RECEIVE_BUFFER_BYTES = 1 * MIB;
-export const TCP_OUT_OF_ORDER_SEGMENTS_MAX = 1_024; // per connection
+/** What a connection's buffer may grow to where a fast and long path needs it. */
+export const TCP_SEND_BUFFER_MAX_BYTES = 16 * MIB;
+export const TCP_RECEIVE_BUFFER_MAX_BYTES = 16 * MIB;
+export const TCP_OUT_OF_ORDER_SEGMENTS_MAX = 16_384; // per connection; overhead counts in all's memory
+export const TCP_OUT_OF_ORDER_RANGES_MAX = 1_024; // per connection: of bytes without a gap between them
+export const TCP_SEGMENTS_OUTSTANDING_MAX = 16_384; // per connection; then nothing new goes until some are acknowledged
 export const UDP_SOCKETS_MAX = 16_384;
 export const FRAGMENTS_DATAGRAMS_MAX = 64; // datagrams in reassembly per stack
 export const FRAGMENTS_PER_SOURCE_MAX = 16; // of them from one address

@@ -24,6 +24,7 @@ import { type FragmentDrop, Fragments } from "./fragments.ts";
 import { Icmp, type IcmpCounter } from "./icmp.ts";
 import { PacketOutput } from "./packet-output.ts";
 import { PathMtus } from "./path-mtu.ts";
+import type { CongestionName } from "./tcp/congestion.ts";
 import type { TcpCounter } from "./tcp/host.ts";
 import { Tcp } from "./tcp/tcp.ts";
 import { Udp, type UdpCounter } from "./udp.ts";
@@ -44,8 +45,13 @@ export interface UserspaceStackOptions {
   /** Of the packets it makes, IP header included; at least 1,280. */
   readonly mtuBytes: number;
   readonly handler: NetstackHandler;
-  /** Per connection; the defaults are in base/limits.ts. */
+  /**
+   * Per connection, and then they stay so; else they begin with what base/limits.ts says and grow where a path needs
+   * it.
+   */
   readonly buffers?: { readonly sendBytes?: number; readonly receiveBytes?: number };
+  /** How TCP's window answers to loss; CUBIC by default. */
+  readonly congestion?: CongestionName;
 }
 
 export class UserspaceStack implements Netstack {
@@ -76,7 +82,7 @@ export class UserspaceStack implements Netstack {
     const udpOpening = (): NetstackHandler["udpOpening"] => handler.udpOpening?.bind(handler);
     this.#output = output;
     this.#fragments = new Fragments(deadlines, count);
-    this.#tcp = new Tcp({ output, deadlines, random, count, opening: tcpOpening, sendUnreachable }, options.buffers);
+    this.#tcp = new Tcp({ output, deadlines, random, count, opening: tcpOpening, sendUnreachable }, options);
     this.#udp = new Udp({ datagrams, random, count, opening: udpOpening, sendUnreachable });
     this.#icmp = new Icmp({
       output,

@@ -214,3 +214,40 @@ export function readNaively(bytes: Uint8Array, isQuote = false): NaivePacket | u
     throw error;
   }
 }
+
+/** What a TCP header's options say; blocks as they stand. */
+export interface NaiveTcpOptions {
+  mssBytes: number;
+  windowScale: number;
+  isSackPermitted: boolean;
+  timestamps: readonly [number, number] | undefined;
+  sack: readonly number[];
+}
+
+/** RFC 9293 §3.2, RFC 7323 §2.2 and §3.2, RFC 2018 §2 and §3; a malformed one ends them, of two the later counts. */
+export function readTcpOptionsNaively(bytes: Uint8Array): NaiveTcpOptions {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const out: NaiveTcpOptions = {
+    mssBytes: 0,
+    windowScale: -1,
+    isSackPermitted: false,
+    timestamps: undefined,
+    sack: [],
+  };
+  for (let at = 0; at < bytes.length && bytes[at] !== 0; ) {
+    if (bytes[at] === 1) {
+      at++;
+      continue;
+    }
+    if (at + 1 === bytes.length || bytes[at + 1]! < 2 || at + bytes[at + 1]! > bytes.length) break;
+    const [kind, length] = [bytes[at]!, bytes[at + 1]!];
+    const words = Array.from({ length: Math.floor((length - 2) / 4) }, (_, i) => view.getUint32(at + 2 + 4 * i));
+    if (kind === 2 && length === 4) out.mssBytes = view.getUint16(at + 2);
+    if (kind === 3 && length === 3) out.windowScale = Math.min(bytes[at + 2]!, 14);
+    if (kind === 4 && length === 2) out.isSackPermitted = true;
+    if (kind === 5 && length > 2 && (length - 2) % 8 === 0) out.sack = words;
+    if (kind === 8 && length === 10) out.timestamps = [words[0]!, words[1]!];
+    at += length;
+  }
+  return out;
+}

@@ -77,6 +77,12 @@ const OPTIONS = [
   Uint8Array.of(3, 3, 255, 0),
   Uint8Array.of(2, 0, 0, 0),
   Uint8Array.of(8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 1),
+  Uint8Array.of(1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8),
+  Uint8Array.of(2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7),
+  Uint8Array.of(1, 1, 5, 10, 0, 0, 0, 1, 0, 0, 0, 9),
+  Uint8Array.of(1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8, 1, 1, 5, 18, 0, 0, 0, 1, 0, 0, 0, 9, 0, 0, 1, 1, 0, 0, 2, 2),
+  Uint8Array.of(1, 1, 5, 34, ...new Uint8Array(32)),
+  Uint8Array.of(5, 11, 0, 0, 0, 1, 0, 0, 0, 9, 0, 1),
 ];
 
 export interface FragmentChoice {

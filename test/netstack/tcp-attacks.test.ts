@@ -6,10 +6,12 @@ import {
   TCP_CONNECTIONS_MAX,
   TCP_CONNECTIONS_PER_REMOTE_MAX,
   TCP_OPENING_MAX_MS,
+  TCP_OUT_OF_ORDER_RANGES_MAX,
   TCP_OUT_OF_ORDER_SEGMENTS_MAX,
   TCP_TIME_WAIT_MAX,
 } from "../../src/base/limits.ts";
 import type { TcpOpening } from "../../src/netstack/contract.ts";
+import { EARLY_PIECE_OVERHEAD_BYTES } from "../../src/netstack/tcp/early-ranges.ts";
 import { TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN } from "../../src/wire/packet.ts";
 import { ip, tcp } from "../wire/packets.ts";
 import { LOCAL, RawConnection, RawPeer, REMOTE, type Sent } from "./raw-peer.ts";
@@ -242,15 +244,19 @@ describe("limits", () => {
     expect(peer.stack.counters).toMatchObject({ TCP_TIME_WAIT: TCP_TIME_WAIT_MAX, TCP_TIME_WAIT_EVICTED: 1 });
   });
 
-  it("early segments: one piece more than the list holds is dropped, and the stream still ends whole", () => {
+  it.each([
+    ["range", TCP_OUT_OF_ORDER_RANGES_MAX, 2],
+    ["piece", TCP_OUT_OF_ORDER_SEGMENTS_MAX, 1],
+  ])("early segments: one %s more than the list holds is dropped, and the stream still ends whole", (_, max, step) => {
     const raw = new RawConnection(new RawPeer()).open();
     const start = raw.sequence;
-    const data = pattern(2 * TCP_OUT_OF_ORDER_SEGMENTS_MAX + 3);
-    for (let i = 0; i <= TCP_OUT_OF_ORDER_SEGMENTS_MAX; i++) {
-      raw.send(TCP_ACK, { sequence: start + 1 + 2 * i, data: data.slice(1 + 2 * i, 2 + 2 * i) });
+    const data = pattern(step * max + 3);
+    for (let i = 0; i <= max; i++) {
+      expect(raw.peer.counter("TCP_OUT_OF_ORDER_FULL")).toBe(0);
+      raw.send(TCP_ACK, { sequence: start + 1 + step * i, data: data.slice(1 + step * i, 2 + step * i) });
     }
     expect(raw.peer.counter("TCP_OUT_OF_ORDER_FULL")).toBe(1);
-    expect(raw.peer.counter("TCP_RECEIVE_HELD_BYTES")).toBe(TCP_OUT_OF_ORDER_SEGMENTS_MAX);
+    expect(raw.peer.counter("TCP_RECEIVE_HELD_BYTES")).toBe(max * (1 + EARLY_PIECE_OVERHEAD_BYTES));
     for (let at = 0; at < data.length; at += 1000) {
       raw.send(TCP_ACK, { sequence: start + at, data: data.slice(at, at + 1000) });
     }

@@ -62,7 +62,7 @@ describe("the receive buffer", () => {
     fc.assert(
       fc.property(fc.array(piece, { maxLength: 40 }), fc.nat(0xffff_ffff), (pieces, start) => {
         const stream = pattern(260);
-        const buffer = new ReceiveBuffer(1_000);
+        const buffer = new ReceiveBuffer(1_000, 1_000);
         const known = new Uint8Array(260);
         let next = 0;
         for (const { from, length } of pieces) {
@@ -75,9 +75,9 @@ describe("the receive buffer", () => {
           if (isNext) {
             expect(buffer.appendNext(sequence, stream, cut, from + length - cut)).toBe((start + next) >>> 0);
           } else {
-            expect(buffer.insertEarly(sequence, stream, cut, from + length - cut)).toBe(true);
+            expect(buffer.early.insert(sequence, stream, cut, from + length - cut)).toBe(true);
           }
-          expect(buffer.earlyBytes).toBe(known.reduce((sum, one) => sum + one, 0) - next);
+          expect(buffer.early.bytes).toBe(known.reduce((sum, one) => sum + one, 0) - next);
         }
         const out: number[] = [];
         for (let part = buffer.read(17); part !== undefined; part = buffer.read(17)) out.push(...part);
@@ -88,7 +88,7 @@ describe("the receive buffer", () => {
   });
 
   it("hands out parts that later bytes never touch", () => {
-    const buffer = new ReceiveBuffer(10);
+    const buffer = new ReceiveBuffer(10, 10);
     const stream = pattern(300_000);
     const parts: Uint8Array[] = [];
     let at = 0;
@@ -112,19 +112,25 @@ describe("the receive buffer", () => {
     const drops: string[] = [];
     const memory = new ReceiveMemory(20_000);
     memory.usedBytes = 10_000; // by others
-    const receiver = new Receiver(memory, (what) => drops.push(what), 100_000, 1380);
+    const receiver = new Receiver({
+      memory,
+      count: (what) => drops.push(what),
+      bufferBytes: 100_000,
+      bufferMaxBytes: 100_000,
+      ownMssBytes: 1380,
+    });
     receiver.start(99, new TcpOptions());
     const segment = new Segment();
     segment.buffer = pattern(8_192);
     segment.dataBytes = 8_192;
     for (let i = 0; i < 3; i++) {
       segment.sequence = receiver.next;
-      receiver.handleData(0, segment);
+      receiver.handleData(0, segment, -1);
     }
     expect(drops).toEqual(["TCP_RECEIVE_MEMORY_FULL"]); // the third: two are the share that each connection has
     expect([receiver.next, memory.usedBytes]).toEqual([100 + 16_384, 26_384]);
-    receiver.read(8_192);
-    receiver.handleData(0, segment);
+    receiver.read(0, 8_192);
+    receiver.handleData(0, segment, -1);
     expect(receiver.next).toBe(100 + 24_576);
     receiver.clear();
     expect(memory.usedBytes).toBe(10_000);

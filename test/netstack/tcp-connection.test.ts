@@ -15,7 +15,8 @@ describe("opening", () => {
     const connection = peer.stack.connectTcp(peer.nowMs, ip(LOCAL), { address: ip(REMOTE), port: 80 }, handler())!;
     const [syn] = peer.take();
     expect(syn).toMatchObject({ flags: TCP_SYN, acknowledgment: 0, window: 65_535 });
-    expect(syn!.options).toMatchObject({ mssBytes: 1380, windowScale: 5 });
+    expect(syn!.options).toMatchObject({ mssBytes: 1380, windowScale: 9, isSackPermitted: true });
+    expect(syn!.options).toMatchObject({ hasTimestamps: true, timestampEcho: 0 });
     const answer = {
       sourcePort: 80,
       destinationPort: syn!.info.sourcePort,

@@ -3,14 +3,14 @@
 // says: a reset counts only at exactly RCV.NXT, a SYN never, an acknowledgment only near what was sent; all else earns
 // a challenge acknowledgment, a few a second. The initial sequence number is random for each connection. RFC 6528's
 // clock guards a reused pair of ports against old duplicates; a tunnel's replay window leaves none, and TIME-WAIT
-// covers what is in flight.
+// covers what is in flight. With timestamps each segment is held against them first (PAWS, RFC 7323 §5).
 import type { Endpoint } from "../../base/address.ts";
 import { isV4 } from "../../base/address.ts";
 import { TCP_ACCEPT_MAX_MS, TCP_CONNECT_MAX_MS, TCP_KEEPALIVE_IDLE_MS, TCP_TIME_WAIT_MS } from "../../base/limits.ts";
 import { randomU32 } from "../../base/random.ts";
 import { SECOND_MS } from "../../base/units.ts";
 import { TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN } from "../../wire/packet.ts";
-import type { TcpOptions } from "../../wire/tcp.ts";
+import { SACK_BLOCKS_MAX, type TcpOptions, TIMESTAMPS_PADDED_BYTES } from "../../wire/tcp.ts";
 import type { TcpCloseReason, TcpConnection, TcpHandler } from "../contract.ts";
 import type { Timed } from "../deadlines.ts";
 import { FlowKey } from "../flow-table.ts";
@@ -22,6 +22,7 @@ import { SegmentWriter } from "./segment-writer.ts";
 import { Sender } from "./sender.ts";
 import { sequenceAdd, sequenceAfter, sequenceBefore } from "./sequence.ts";
 import * as state from "./state.ts";
+import { Timestamps } from "./timestamps.ts";
 
 /** A connection; a count for the whole stack would tell others of it (RFC 5961 §7). */
 const CHALLENGE_ACKS_PER_SECOND_MAX = 10;
@@ -33,9 +34,12 @@ const MSS_DEFAULT_V6_BYTES = 1220;
 /** A remote end that asks for less gets this: tiny segments multiply packets. */
 const MSS_MIN_BYTES = 88;
 
+/** Of one mere acknowledgment, used while it is written. */
+const sackEdges = new Uint32Array(2 * SACK_BLOCKS_MAX);
+
 const NO_HANDLER: TcpHandler = { readable: () => undefined, writable: () => undefined, closed: () => undefined };
 
-/** The largest segment's data within an MTU. */
+/** The largest segment's data within an MTU, options left aside (RFC 6691). */
 export function mssFor(remote: Endpoint, mtuBytes: number): number {
   return mtuBytes - (isV4(remote.address) ? 40 : 60);
 }
@@ -53,6 +57,9 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
   readonly #writer: SegmentWriter;
   readonly #sender: Sender;
   readonly #receiver: Receiver;
+  readonly #timestamps: Timestamps;
+  /** Last.ACK.sent */
+  #lastAcknowledgment = 0;
   readonly #ownMssBytes: number;
   #startedMs = 0;
   /** In a handler's or a segment's turn: sending waits for its end. */
@@ -67,12 +74,25 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
   constructor(host: TcpHost, local: Endpoint, remote: Endpoint) {
     super(local, remote);
     this.#host = host;
-    this.#writer = new SegmentWriter(host.output, local, remote);
+    this.#timestamps = new Timestamps(randomU32(host.random));
+    this.#writer = new SegmentWriter(host.output, this.#timestamps, local, remote);
     this.#ownMssBytes = mssFor(remote, host.output.mtuBytes);
-    const count = (what: TcpCounter): void => host.count(what);
-    this.#receiver = new Receiver(host.receiveMemory, count, host.receiveBufferBytes, this.#ownMssBytes);
-    const mssBytes = Math.min(this.#ownMssBytes, isV4(remote.address) ? MSS_DEFAULT_V4_BYTES : MSS_DEFAULT_V6_BYTES);
-    this.#sender = new Sender(this, host.chunks, host.sendBufferBytes, randomU32(host.random), mssBytes);
+    this.#receiver = new Receiver({
+      memory: host.receiveMemory,
+      count: (what: TcpCounter) => host.count(what),
+      bufferBytes: host.receiveBufferBytes,
+      bufferMaxBytes: host.receiveBufferMaxBytes,
+      ownMssBytes: this.#ownMssBytes,
+    });
+    this.#sender = new Sender(this, {
+      chunks: host.chunks,
+      bufferBytes: host.sendBufferBytes,
+      bufferMaxBytes: host.sendBufferMaxBytes,
+      initialSequence: randomU32(host.random),
+      mssBytes: Math.min(this.#ownMssBytes, isV4(remote.address) ? MSS_DEFAULT_V4_BYTES : MSS_DEFAULT_V6_BYTES),
+      timestamps: this.#timestamps,
+      congestion: host.congestion,
+    });
   }
 
   // --- What the user asks ------------------------------------------------------------------------
@@ -90,7 +110,7 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
   }
 
   read(nowMs: number, maxBytes: number): Uint8Array | undefined {
-    const bytes = this.#receiver.read(maxBytes);
+    const bytes = this.#receiver.read(nowMs, maxBytes);
     if (bytes === undefined) return undefined;
     this.#finishTurn(nowMs);
     return bytes;
@@ -138,28 +158,46 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
     this.isPassive = true;
     this.state = state.SYN_RECEIVED;
     this.#startedMs = nowMs;
-    this.#takeSyn(sequence, options);
+    this.#takeSyn(nowMs, sequence, options);
     this.#sender.setWindow(sequence, this.#sender.initialSequence, windowField, 0);
     this.#sendSyn(nowMs);
     this.#settle(nowMs);
   }
 
-  /** RCV.NXT, window shift and MSS from the remote end's SYN. */
-  #takeSyn(sequence: number, options: TcpOptions): void {
+  /** RCV.NXT and what the remote end's SYN offers, which is what ours has or will have. */
+  #takeSyn(nowMs: number, sequence: number, options: TcpOptions): void {
     this.#receiver.start(sequence, options);
+    this.#receiver.usesSack = options.isSackPermitted;
+    this.#sender.recovery.usesSack = options.isSackPermitted;
     this.#sender.windowShift = Math.max(options.windowScale, 0);
+    if (options.hasTimestamps) this.#timestamps.begin(nowMs, options.timestamp);
     const default_ = isV4(this.remote.address) ? MSS_DEFAULT_V4_BYTES : MSS_DEFAULT_V6_BYTES;
     const asked = options.mssBytes === 0 ? default_ : Math.max(options.mssBytes, MSS_MIN_BYTES);
-    this.#sender.setMss(Math.min(asked, this.#ownMssBytes));
+    this.#sender.setMss(Math.min(asked, this.#ownMssBytes) - this.#optionBytes);
   }
 
+  /** What every segment with data has beside it. */
+  get #optionBytes(): number {
+    return this.#timestamps.isOn ? TIMESTAMPS_PADDED_BYTES : 0;
+  }
+
+  /** Offers everything, or answers with what was offered. */
   #sendSyn(nowMs: number): void {
     const isAnswer = this.state === state.SYN_RECEIVED;
     const flags = TCP_SYN | (isAnswer ? TCP_ACK : 0);
     const acknowledgment = isAnswer ? this.#receiver.next : 0;
-    const window = isAnswer ? this.#receiver.advertise(true) : Math.min(this.#host.receiveBufferBytes, 65_535);
-    const shift = this.#receiver.offeredShift;
-    this.#writer.sendSyn(nowMs, this.#sender.initialSequence, acknowledgment, flags, window, this.#ownMssBytes, shift);
+    const window = isAnswer ? this.#receiver.advertise(true, true) : Math.min(this.#host.receiveBufferBytes, 65_535);
+    const timestamps = this.#timestamps;
+    const hasTimestamps = !isAnswer || timestamps.isOn;
+    this.#lastAcknowledgment = acknowledgment;
+    this.#writer.sendSyn(nowMs, this.#sender.initialSequence, acknowledgment, flags, window, {
+      mssBytes: this.#ownMssBytes,
+      windowScale: this.#receiver.offeredShift,
+      isSackPermitted: !isAnswer || this.#receiver.usesSack,
+      timestamps: hasTimestamps
+        ? { value: timestamps.value(nowMs), echo: isAnswer ? timestamps.recent : 0 }
+        : undefined,
+    });
     this.#sender.synSent(nowMs);
   }
 
@@ -200,10 +238,10 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
       return;
     }
     if ((segment.flags & TCP_SYN) === 0) return;
-    this.#takeSyn(segment.sequence, segment.options);
+    this.#takeSyn(nowMs, segment.sequence, segment.options);
     sender.heardMs = nowMs;
     if (acceptable) {
-      sender.acknowledged(nowMs, segment.acknowledgment);
+      sender.opened(nowMs, segment);
       sender.setWindow(segment.sequence, segment.acknowledgment, segment.window, 0);
       this.#receiver.ackNow = true;
       this.#establish(nowMs);
@@ -216,6 +254,7 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
 
   #handleSynchronized(nowMs: number, segment: Segment): void {
     const { flags } = segment;
+    if (this.#timestamps.isOn && (flags & TCP_RST) === 0 && !this.#isTimely(nowMs, segment)) return;
     if (!this.#receiver.isAcceptable(segment)) {
       this.#handleUnacceptable(nowMs, segment);
       return;
@@ -230,12 +269,30 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
     }
     if ((flags & TCP_ACK) === 0) return;
     if (!this.#handleAcknowledgment(nowMs, segment)) return;
+    const { isOn } = this.#timestamps;
+    if (isOn) this.#timestamps.take(nowMs, segment.options.timestamp, segment.sequence, this.#lastAcknowledgment);
     this.#sender.heardMs = nowMs;
     this.#keepaliveProbes = 0;
     if (!state.canReceive(this.state)) return;
-    if (segment.dataBytes > 0) this.#receiver.handleData(nowMs, segment);
+    if (segment.dataBytes > 0) {
+      const elapsedMs = isOn ? this.#timestamps.elapsedMs(nowMs, segment.options.timestampEcho) : -1;
+      this.#receiver.handleData(nowMs, segment, elapsedMs);
+    }
     if ((flags & TCP_FIN) !== 0) this.#receiver.noteFin(segment);
     if (this.#receiver.takeFin()) this.#enter(nowMs, state.afterFinReceived(this.state));
+  }
+
+  /** RFC 7323 §3.2 and §5.3 (R1): with the option, and not from before what came last. */
+  #isTimely(nowMs: number, segment: Segment): boolean {
+    if (!segment.options.hasTimestamps) {
+      this.#host.count("TCP_WITHOUT_TIMESTAMP");
+      return false;
+    }
+    if (!this.#timestamps.isOld(nowMs, segment.options.timestamp)) return true;
+    this.#host.count("TCP_OLD_TIMESTAMP");
+    // One without data is an acknowledgment that others have overtaken: answering it would tell the sender of a loss.
+    if (segment.sequenceBytes > 0) this.#challenge(nowMs);
+    return false;
   }
 
   #handleUnacceptable(nowMs: number, segment: Segment): void {
@@ -250,8 +307,10 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
     if (this.state === state.TIME_WAIT && (segment.flags & TCP_FIN) !== 0) {
       this.#timeWaitUntilMs = nowMs + TCP_TIME_WAIT_MS; // its FIN again: our last acknowledgment was lost
     }
-    if (segment.dataBytes > 0 && !isSyn) this.#receiver.ackNow = true;
-    else this.#challenge(nowMs);
+    if (segment.dataBytes > 0 && !isSyn) {
+      this.#receiver.noteOld(segment);
+      this.#receiver.ackNow = true;
+    } else this.#challenge(nowMs);
   }
 
   #handleReset(nowMs: number, segment: Segment): void {
@@ -274,9 +333,10 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
         this.#sendResetAt(nowMs, acknowledgment);
         return false;
       }
+      sender.opened(nowMs, segment);
       sender.setWindow(segment.sequence, acknowledgment, segment.window, sender.windowShift);
       this.#establish(nowMs);
-      if (this.#isClosed) return false; // by its handler
+      return !this.#isClosed; // by its handler
     }
     // RFC 5961 §5.2: from MAX.SND.WND before UNA up to what was sent; all else on the circle is a guess.
     const oldest = sequenceAdd(sender.una, -Math.max(sender.windowMaxBytes, 1));
@@ -284,20 +344,20 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
       this.#challenge(nowMs);
       return false;
     }
-    const outstanding = sender.outstandingBytes > 0;
-    const field = segment.window;
-    const windowBefore = sender.windowBytes;
-    if (!sequenceBefore(acknowledgment, sender.una)) {
-      sender.updateWindow(segment.sequence, acknowledgment, field, sender.windowShift);
-    }
-    if (isNew) {
-      sender.acknowledged(nowMs, acknowledgment);
-      if (sender.finAcknowledged) this.#enter(nowMs, state.afterFinAcknowledged(this.state));
-      return !this.#isClosed;
-    }
-    const says = segment.sequenceBytes === 0 && field << sender.windowShift === windowBefore && windowBefore > 0;
-    if (outstanding && says && acknowledgment === sender.una) sender.duplicateAcknowledgment(nowMs);
-    return true;
+    if (sequenceBefore(acknowledgment, sender.una)) return true;
+    const says = this.#saysTheSame(segment);
+    sender.updateWindow(segment.sequence, acknowledgment, segment.window, sender.windowShift);
+    if (isNew || says || sender.recovery.usesSack) sender.acknowledged(nowMs, segment, says);
+    if (isNew && sender.finAcknowledged) this.#enter(nowMs, state.afterFinAcknowledged(this.state));
+    return !this.#isClosed;
+  }
+
+  /** A duplicate acknowledgment as RFC 5681 §2 has it. */
+  #saysTheSame(segment: Segment): boolean {
+    const sender = this.#sender;
+    if (segment.acknowledgment !== sender.una || sender.outstandingBytes === 0 || segment.sequenceBytes > 0)
+      return false;
+    return sender.windowBytes > 0 && segment.window << sender.windowShift === sender.windowBytes;
   }
 
   /** ICMP says that nothing gets there (RFC 5461: fatal while opening, no more than a hint afterwards). */
@@ -314,9 +374,9 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
   handleTooBig(nowMs: number, sequence: number, mtuBytes: number): void {
     const sender = this.#sender;
     if (sequenceBefore(sequence, sender.una) || !sequenceBefore(sequence, sender.max)) return;
-    const mssBytes = mssFor(this.remote, mtuBytes);
+    const mssBytes = Math.max(mssFor(this.remote, mtuBytes), MSS_MIN_BYTES) - this.#optionBytes;
     if (mssBytes >= sender.mssBytes) return;
-    sender.shrinkMss(nowMs, Math.max(mssBytes, MSS_MIN_BYTES));
+    sender.shrinkMss(nowMs, mssBytes);
     this.#finishTurn(nowMs);
   }
 
@@ -335,13 +395,9 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
     const sender = this.#sender;
     if (nowMs >= this.#receiver.ackAtMs) this.#receiver.ackNow = true;
     if (nowMs >= this.#starvedUntilMs) this.#starvedUntilMs = Number.POSITIVE_INFINITY;
-    if (nowMs >= sender.retransmitAtMs) {
-      this.#host.count("TCP_RETRANSMISSIONS");
-      if (!sender.isOpen) this.#resendSyn(nowMs);
-      else if (!sender.retransmissionTimeout(nowMs)) this.#giveUp(nowMs);
-    } else if (nowMs >= sender.persistAtMs && !sender.persistTimeout(nowMs)) {
-      this.#giveUp(nowMs);
-    }
+    if (!sender.isOpen) {
+      if (sender.isRetransmissionDue(nowMs)) this.#resendSyn(nowMs);
+    } else if (!sender.runTimers(nowMs)) this.#giveUp(nowMs);
     if (nowMs >= this.#keepaliveAtMs()) this.#keepAlive(nowMs);
   }
 
@@ -351,6 +407,7 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
       this.#close("timeout");
       return;
     }
+    this.resent();
     this.#sender.rtt.backOff();
     this.#sendSyn(nowMs);
   }
@@ -374,8 +431,9 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
     }
     this.#keepaliveProbes++;
     this.#receiver.releaseIdle();
+    this.#sender.releaseIdle();
     // RFC 9293 §3.8.4: an old sequence asks for an answer
-    this.#emit(nowMs, sequenceAdd(this.#sender.una, -1), TCP_ACK, 0, 0);
+    this.#acknowledge(nowMs, sequenceAdd(this.#sender.una, -1));
   }
 
   // --- Sending -----------------------------------------------------------------------------------
@@ -389,9 +447,22 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
     this.state = state.afterFinSent(this.state);
   }
 
+  resent(): void {
+    this.#host.count("TCP_RETRANSMISSIONS");
+  }
+
   #emit(nowMs: number, sequence: number, flags: number, offset: number, dataBytes: number): void {
-    const field = this.#receiver.advertise(false);
+    const field = this.#receiver.advertise(false, false);
+    this.#lastAcknowledgment = this.#receiver.next;
     this.#writer.send(nowMs, sequence, this.#receiver.next, flags, field, this.#sender.buffer, offset, dataBytes);
+  }
+
+  /** An acknowledgment alone. */
+  #acknowledge(nowMs: number, sequence: number): void {
+    const field = this.#receiver.advertise(false, true);
+    const blocks = this.#receiver.nameBlocks(sackEdges, this.#timestamps.isOn);
+    this.#lastAcknowledgment = this.#receiver.next;
+    this.#writer.sendAcknowledgment(nowMs, sequence, this.#receiver.next, field, sackEdges, blocks);
   }
 
   #sendReset(nowMs: number): void {
@@ -423,7 +494,7 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
     if (this.state === state.CLOSED) return;
     this.#sender.transmit(nowMs);
     if (this.#receiver.ackNow || (this.#receiver.updateWindow && state.canReceive(this.state))) {
-      this.#emit(nowMs, this.#sender.isOpen ? this.#acknowledgmentSequence() : this.#sender.next, TCP_ACK, 0, 0);
+      this.#acknowledge(nowMs, this.#sender.isOpen ? this.#acknowledgmentSequence() : this.#sender.next);
     }
     this.#settle(nowMs);
   }
@@ -495,8 +566,7 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
     }
     const due = Math.min(
       this.#receiver.ackAtMs,
-      sender.retransmitAtMs,
-      sender.persistAtMs,
+      sender.deadlineMs,
       this.#timeWaitUntilMs,
       this.#starvedUntilMs,
       this.#keepaliveAtMs(),

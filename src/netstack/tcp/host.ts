@@ -2,6 +2,7 @@
 import type { Random } from "../../base/random.ts";
 import type { Deadlines } from "../deadlines.ts";
 import type { PacketOutput } from "../packet-output.ts";
+import type { CongestionName } from "./congestion.ts";
 import type { Connection } from "./connection.ts";
 import type { ReceiveMemory } from "./receiver.ts";
 import type { ChunkPool } from "./send-buffer.ts";
@@ -13,6 +14,8 @@ export type TcpCounter =
   | "TCP_CONNECTIONS_OF_REMOTE_FULL"
   | "TCP_RECEIVE_MEMORY_FULL"
   | "TCP_OUT_OF_ORDER_FULL"
+  | "TCP_OLD_TIMESTAMP"
+  | "TCP_WITHOUT_TIMESTAMP"
   | "TCP_CHALLENGE_ACKS"
   | "TCP_RESETS_SENT"
   | "TCP_RETRANSMISSIONS"
@@ -26,8 +29,12 @@ export interface TcpHost {
   readonly chunks: ChunkPool;
   readonly receiveMemory: ReceiveMemory;
   readonly random: Random;
+  readonly congestion: CongestionName;
+  /** Of each connection's buffers: at first, and at most. */
   readonly sendBufferBytes: number;
+  readonly sendBufferMaxBytes: number;
   readonly receiveBufferBytes: number;
+  readonly receiveBufferMaxBytes: number;
   count(what: TcpCounter): void;
   /** Its handshake has ended. */
   established(nowMs: number, connection: Connection): void;

@@ -45,8 +45,7 @@ export class Opening extends FlowKey implements TcpOpening, Timed {
     this.quote = buffer.slice(packetAt, packetAt + Math.min(packetBytes, QUOTE_MAX_BYTES));
     this.sequence = segment.sequence;
     this.window = segment.window;
-    this.options.mssBytes = segment.options.mssBytes;
-    this.options.windowScale = segment.options.windowScale;
+    this.options.copyFrom(segment.options);
   }
 
   accept(nowMs: number, handler: TcpHandler): TcpConnection {

@@ -1,19 +1,13 @@
 // Bytes received but not yet read. What is in order is copied once, into chunks that grow while they fill, and handed
-// out as parts of them; what came too early waits, cut so that nothing overlaps, in a list with two bounds: pieces and
-// bytes. RFC 9293 §3.10.7.4.
+// out as parts of them; what came too early waits in early-ranges.ts. RFC 9293 §3.10.7.4.
 import { KIB } from "../../base/units.ts";
+import { EARLY_PIECE_OVERHEAD_BYTES, EarlyRanges } from "./early-ranges.ts";
 import { sequenceAdd, sequenceDifference } from "./sequence.ts";
 
 const CHUNK_MIN_BYTES = 2 * KIB;
 const CHUNK_MAX_BYTES = 64 * KIB;
 
-interface EarlyPiece {
-  sequence: number;
-  bytes: Uint8Array;
-}
-
 export class ReceiveBuffer {
-  readonly #earlyPiecesMax: number;
   /** In order, oldest first; each is a part of a chunk that was filled up to it. */
   #ready: Uint8Array[] = [];
   #readyFrom = 0;
@@ -23,24 +17,22 @@ export class ReceiveBuffer {
   #chunkBytes = CHUNK_MIN_BYTES;
   /** Where the newest ready part began in the chunk, −1 when it has been handed out. */
   #partFrom = -1;
-  /** Sorted by sequence, none touching another. */
-  #early: EarlyPiece[] = [];
-  #earlyBytes = 0;
+  readonly early: EarlyRanges;
+  /** Of what `appendNext` was given, the first part that had come already: from `duplicateLeft` on. */
+  duplicateLeft = 0;
+  duplicateBytes = 0;
 
-  constructor(earlyPiecesMax: number) {
-    this.#earlyPiecesMax = earlyPiecesMax;
+  constructor(earlyPiecesMax: number, earlyRangesMax: number) {
+    this.early = new EarlyRanges(earlyPiecesMax, earlyRangesMax);
   }
 
   get readableBytes(): number {
     return this.#readyBytes;
   }
 
-  get earlyBytes(): number {
-    return this.#earlyBytes;
-  }
-
-  get earlyPieces(): number {
-    return this.#early.length;
+  /** What it costs to keep all that. */
+  get heldBytes(): number {
+    return this.#readyBytes + this.early.bytes + this.early.pieces * EARLY_PIECE_OVERHEAD_BYTES;
   }
 
   /** Copies the next bytes of the stream. */
@@ -112,73 +104,35 @@ export class ReceiveBuffer {
   }
 
   /**
-   * Keeps what came too early: the parts of it that no earlier piece holds (the first copy of a byte wins). False when
-   * the list is full: the rest is dropped and will be sent again.
-   */
-  insertEarly(sequence: number, buffer: Uint8Array, at: number, length: number): boolean {
-    const pieces = this.#early;
-    let index = pieces.length;
-    while (index > 0 && sequenceDifference(pieces[index - 1]!.sequence, sequence) > 0) index--;
-    if (index > 0) {
-      const before = pieces[index - 1]!;
-      const overlap = sequenceDifference(sequenceAdd(before.sequence, before.bytes.length), sequence);
-      if (overlap > 0) {
-        if (overlap >= length) return true;
-        sequence = sequenceAdd(sequence, overlap);
-        at += overlap;
-        length -= overlap;
-      }
-    }
-    while (length > 0) {
-      const after = pieces[index];
-      const room = after === undefined ? length : Math.min(length, sequenceDifference(after.sequence, sequence));
-      if (room > 0) {
-        if (pieces.length >= this.#earlyPiecesMax) return false;
-        pieces.splice(index, 0, { sequence, bytes: buffer.slice(at, at + room) });
-        this.#earlyBytes += room;
-        index++;
-      }
-      if (after === undefined) return true;
-      const skip = room + after.bytes.length;
-      sequence = sequenceAdd(sequence, skip);
-      at += skip;
-      length -= skip;
-      index++;
-    }
-    return true;
-  }
-
-  /**
-   * What comes next in the stream, with the early pieces that it reaches; where both have a byte, the early one came
+   * What comes next in the stream, with the early ranges that it reaches; where both have a byte, the early one came
    * first and stands. Returns the next sequence expected.
    */
   appendNext(next: number, buffer: Uint8Array, at: number, length: number): number {
+    this.duplicateBytes = 0;
     while (length > 0) {
-      const early = this.#early[0];
-      const gap = early === undefined ? length : sequenceDifference(early.sequence, next);
+      const { first } = this.early;
+      const gap = first === undefined ? length : sequenceDifference(first.left, next);
       const part = Math.min(gap, length);
       this.append(buffer, at, part);
-      const reached = this.#takeEarly(sequenceAdd(next, part));
-      const passed = sequenceDifference(reached, next);
-      at += passed;
-      length -= passed;
-      next = reached;
+      at += part;
+      length -= part;
+      next = sequenceAdd(next, part);
+      if (first?.left !== next) continue;
+      this.#takeFirst();
+      const reachedBytes = sequenceDifference(first.right, next);
+      if (length > 0 && this.duplicateBytes === 0) {
+        this.duplicateLeft = next;
+        this.duplicateBytes = Math.min(length, reachedBytes);
+      }
+      at += reachedBytes;
+      length -= reachedBytes;
+      next = first.right;
     }
     return next;
   }
 
-  /** Moves the pieces that are now in order; none overlaps another, and none begins before `next`. */
-  #takeEarly(next: number): number {
-    let taken = 0;
-    for (const piece of this.#early) {
-      if (piece.sequence !== next) break;
-      this.append(piece.bytes, 0, piece.bytes.length);
-      next = sequenceAdd(next, piece.bytes.length);
-      this.#earlyBytes -= piece.bytes.length;
-      taken++;
-    }
-    if (taken > 0) this.#early.splice(0, taken);
-    return next;
+  #takeFirst(): void {
+    for (const piece of this.early.shift()!.pieces) this.append(piece, 0, piece.length);
   }
 
   clear(): void {
@@ -187,7 +141,6 @@ export class ReceiveBuffer {
     this.#readyBytes = 0;
     this.#chunk = undefined;
     this.#partFrom = -1;
-    this.#early = [];
-    this.#earlyBytes = 0;
+    this.early.clear();
   }
 }

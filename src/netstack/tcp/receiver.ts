@@ -1,10 +1,13 @@
 // The receiving half of a connection: which bytes are taken, in what order they become readable, and when they are
-// acknowledged. RFC 9293 §3.10.7.4 (steps seven and eight), §3.8.6.3 (delayed acknowledgments), RFC 5681 §4.2.
-import { TCP_OUT_OF_ORDER_SEGMENTS_MAX } from "../../base/limits.ts";
+// acknowledged. RFC 9293 §3.10.7.4 (steps seven and eight), §3.8.6.3 (delayed acknowledgments), RFC 5681 §4.2. What
+// came behind a gap, and what came twice, is named to the sender: RFC 2018 §4, RFC 2883 §4.
+import { TCP_OUT_OF_ORDER_RANGES_MAX, TCP_OUT_OF_ORDER_SEGMENTS_MAX } from "../../base/limits.ts";
 import { KIB } from "../../base/units.ts";
-import type { TcpOptions } from "../../wire/tcp.ts";
+import { SACK_BLOCKS_MAX, type TcpOptions } from "../../wire/tcp.ts";
+import { EARLY_PIECE_OVERHEAD_BYTES } from "./early-ranges.ts";
 import type { TcpCounter } from "./host.ts";
 import { ReceiveBuffer } from "./receive-buffer.ts";
+import { RightSizing } from "./right-sizing.ts";
 import type { Segment } from "./segment.ts";
 import { sequenceAdd, sequenceDifference } from "./sequence.ts";
 import { ReceiveWindow, windowShiftFor } from "./window.ts";
@@ -24,14 +27,26 @@ export class ReceiveMemory {
   }
 }
 
+export interface ReceiverOptions {
+  readonly memory: ReceiveMemory;
+  count(what: TcpCounter): void;
+  /** Of the buffer: at first, and where a fast and long path needs it. */
+  readonly bufferBytes: number;
+  readonly bufferMaxBytes: number;
+  readonly ownMssBytes: number;
+}
+
 export class Receiver {
   readonly #memory: ReceiveMemory;
   readonly #count: (what: TcpCounter) => void;
   readonly #ownMssBytes: number;
   readonly #ownShift: number;
   readonly #window: ReceiveWindow;
-  readonly #buffer = new ReceiveBuffer(TCP_OUT_OF_ORDER_SEGMENTS_MAX);
+  readonly #buffer = new ReceiveBuffer(TCP_OUT_OF_ORDER_SEGMENTS_MAX, TCP_OUT_OF_ORDER_RANGES_MAX);
+  readonly #sizing: RightSizing;
   #heldBytes = 0;
+  /** Of the stream, in order. */
+  #takenBytes = 0;
   /** The shift that our SYN names; −1: none, since the remote end's SYN named none. */
   offeredShift: number;
   /** Where the remote end's stream ends, once known. */
@@ -47,14 +62,21 @@ export class Receiver {
   ackAtMs = Number.POSITIVE_INFINITY;
   #unacknowledgedBytes = 0;
   #largestDataBytes = SEGMENT_GUESS_BYTES;
+  /** Both SYNs permitted selective acknowledgments. */
+  usesSack = false;
+  /** What came twice and was not yet named: from `#duplicateLeft` on. */
+  #duplicateLeft = 0;
+  #duplicateBytes = 0;
 
-  constructor(memory: ReceiveMemory, count: (what: TcpCounter) => void, bufferBytes: number, ownMssBytes: number) {
-    this.#memory = memory;
-    this.#count = count;
-    this.#ownMssBytes = ownMssBytes;
-    this.#ownShift = windowShiftFor(bufferBytes);
+  constructor(options: ReceiverOptions) {
+    const { bufferBytes, bufferMaxBytes } = options;
+    this.#memory = options.memory;
+    this.#count = options.count;
+    this.#ownMssBytes = options.ownMssBytes;
+    this.#ownShift = windowShiftFor(bufferMaxBytes);
     this.offeredShift = this.#ownShift;
     this.#window = new ReceiveWindow(bufferBytes);
+    this.#sizing = new RightSizing(bufferMaxBytes);
   }
 
   /** RCV.NXT */
@@ -78,22 +100,60 @@ export class Receiver {
     return this.#window.isAcceptable(segment.sequence, segment.sequenceBytes);
   }
 
-  /** The window field of the next segment, which also carries every acknowledgment owed. */
-  advertise(isSyn: boolean): number {
-    this.ackNow = false;
+  /**
+   * The window field of the next segment, which also carries every acknowledgment owed; but only one without data
+   * (`isMere`) has room for selective ones, so that it stays owed where there is something to name.
+   */
+  advertise(isSyn: boolean, isMere: boolean): number {
+    if (isMere || !this.#hasToName) this.ackNow = false;
     this.updateWindow = false;
     this.ackAtMs = Number.POSITIVE_INFINITY;
     this.#unacknowledgedBytes = 0;
     return this.#window.advertise(this.#buffer.readableBytes, isSyn);
   }
 
-  /** Step seven: the segment's text. */
-  handleData(nowMs: number, segment: Segment): void {
+  get #hasToName(): boolean {
+    return this.usesSack && (this.#duplicateBytes > 0 || this.#buffer.early.size > 0);
+  }
+
+  /** The blocks of the next mere acknowledgment: pairs of edges. Returns how many. What came twice is named once. */
+  nameBlocks(edges: Uint32Array, hasTimestamps: boolean): number {
+    if (!this.#hasToName) return 0;
+    const max = hasTimestamps ? SACK_BLOCKS_MAX - 1 : SACK_BLOCKS_MAX; // RFC 2018 §3
+    let blocks = 0;
+    if (this.#duplicateBytes > 0) {
+      edges[0] = this.#duplicateLeft;
+      edges[1] = sequenceAdd(this.#duplicateLeft, this.#duplicateBytes);
+      this.#duplicateBytes = 0;
+      blocks = 1;
+    }
+    return this.#buffer.early.name(edges, blocks, max);
+  }
+
+  /** These bytes came again (RFC 2883 §4); not if they are from before the stream's beginning. */
+  #noteDuplicate(left: number, bytes: number): void {
+    if (!this.usesSack || bytes <= 0) return;
+    if (sequenceDifference(this.next, left) > this.#takenBytes + (this.isFinished ? 1 : 0)) return;
+    this.#duplicateLeft = left;
+    this.#duplicateBytes = bytes;
+    this.ackNow = true;
+  }
+
+  /** A segment that isn't acceptable: if it is from before the window, all of it has come already. */
+  noteOld(segment: Segment): void {
+    const { sequence, dataBytes } = segment;
+    if (sequenceDifference(this.next, sequence) >= dataBytes) this.#noteDuplicate(sequence, dataBytes);
+  }
+
+  /** Step seven: the segment's text. `elapsedMs`: how old what it echoes is, −1 when it doesn't say. */
+  handleData(nowMs: number, segment: Segment, elapsedMs: number): void {
+    if (elapsedMs >= 0) this.#sizing.sample(nowMs, elapsedMs);
     if (this.isFinished) return;
     const window = this.#window;
     let { sequence, dataAt, dataBytes } = segment;
     const skip = sequenceDifference(window.next, sequence);
     if (skip > 0) {
+      this.#noteDuplicate(sequence, Math.min(skip, dataBytes));
       if (skip >= dataBytes) {
         this.ackNow = true; // all of it again
         return;
@@ -109,24 +169,37 @@ export class Receiver {
       dataBytes = Math.max(room, 0);
     }
     if (dataBytes === 0) return;
-    const isFull = this.#memory.usedBytes + dataBytes > this.#memory.maxBytes;
-    if (isFull && this.#heldBytes + dataBytes > SHARE_MIN_BYTES) {
+    const isNext = sequence === window.next;
+    const costBytes = dataBytes + (isNext ? 0 : EARLY_PIECE_OVERHEAD_BYTES);
+    const isFull = this.#memory.usedBytes + costBytes > this.#memory.maxBytes;
+    if (isFull && this.#heldBytes + costBytes > SHARE_MIN_BYTES) {
       this.#count("TCP_RECEIVE_MEMORY_FULL");
       return; // as if lost
     }
     if (dataBytes > this.#largestDataBytes) this.#largestDataBytes = Math.min(dataBytes, this.#ownMssBytes);
-    const { buffer } = segment;
-    const hadGap = this.#buffer.earlyPieces > 0;
-    if (sequence === window.next) {
-      window.next = this.#buffer.appendNext(window.next, buffer, dataAt, dataBytes);
-      this.#hasNews = true;
+    const hadGap = this.#buffer.early.size > 0;
+    if (isNext) {
+      this.#append(segment.buffer, dataAt, dataBytes);
       this.#acknowledgeLater(nowMs, dataBytes);
-    } else if (!this.#buffer.insertEarly(sequence, buffer, dataAt, dataBytes)) {
-      this.#count("TCP_OUT_OF_ORDER_FULL");
-    }
+    } else this.#insertEarly(sequence, segment.buffer, dataAt, dataBytes);
     // A duplicate acknowledgment tells the sender of a gap, the next that it is filled.
-    if (hadGap || this.#buffer.earlyPieces > 0) this.ackNow = true;
+    if (hadGap || this.#buffer.early.size > 0) this.ackNow = true;
     this.#account();
+  }
+
+  #append(bytes: Uint8Array, at: number, length: number): void {
+    const window = this.#window;
+    const next = this.#buffer.appendNext(window.next, bytes, at, length);
+    this.#takenBytes += sequenceDifference(next, window.next);
+    window.next = next;
+    this.#hasNews = true;
+    this.#noteDuplicate(this.#buffer.duplicateLeft, this.#buffer.duplicateBytes);
+  }
+
+  #insertEarly(sequence: number, bytes: Uint8Array, at: number, length: number): void {
+    const { early } = this.#buffer;
+    if (!early.insert(sequence, bytes, at, length)) this.#count("TCP_OUT_OF_ORDER_FULL");
+    this.#noteDuplicate(early.duplicateLeft, early.duplicateBytes);
   }
 
   #acknowledgeLater(nowMs: number, newBytes: number): void {
@@ -162,10 +235,13 @@ export class Receiver {
     return had;
   }
 
-  read(maxBytes: number): Uint8Array | undefined {
+  read(nowMs: number, maxBytes: number): Uint8Array | undefined {
     const bytes = this.#buffer.read(maxBytes);
     if (bytes === undefined) return undefined;
     this.#account();
+    const isShort = this.#memory.usedBytes * 2 > this.#memory.maxBytes;
+    const bufferBytes = this.#sizing.read(nowMs, bytes.length, this.#window.bufferBytes);
+    if (!isShort) this.#window.grow(bufferBytes);
     if (!this.isFinished && this.#window.shouldUpdate(this.#buffer.readableBytes, this.#ownMssBytes)) {
       this.updateWindow = true;
     }
@@ -183,7 +259,7 @@ export class Receiver {
   }
 
   #account(): void {
-    const heldBytes = this.#buffer.readableBytes + this.#buffer.earlyBytes;
+    const { heldBytes } = this.#buffer;
     this.#memory.usedBytes += heldBytes - this.#heldBytes;
     this.#heldBytes = heldBytes;
   }

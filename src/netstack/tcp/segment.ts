@@ -19,7 +19,6 @@ export class Segment {
   dataBytes = 0;
   /** SEG.LEN: data, SYN and FIN. */
   sequenceBytes = 0;
-  /** Read for SYNs only. */
   readonly options = new TcpOptions();
 
   /** False when the checksum is wrong. `info` is what the decoder said of the packet at `offset`. */
@@ -51,7 +50,7 @@ export class Segment {
     this.dataBytes = segmentBytes - headerBytes;
     this.sequenceBytes =
       this.dataBytes + ((this.flags & TCP_SYN) !== 0 ? 1 : 0) + ((this.flags & TCP_FIN) !== 0 ? 1 : 0);
-    if ((this.flags & TCP_SYN) !== 0) this.options.read(buffer, at, headerBytes);
+    this.options.read(buffer, at, headerBytes);
     return true;
   }
 }

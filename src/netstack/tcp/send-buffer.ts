@@ -22,6 +22,11 @@ export class ChunkPool {
     return this.#inUse;
   }
 
+  /** So much is in use that no connection should ask for more than its share. */
+  get isShort(): boolean {
+    return this.#inUse * 2 > this.#inUseMax;
+  }
+
   /** Undefined when all connections together hold as much as they may; but each gets its first: none starves. */
   take(isFirst: boolean): Uint8Array | undefined {
     if (this.#inUse >= this.#inUseMax && !isFirst) return undefined;
@@ -37,15 +42,17 @@ export class ChunkPool {
 
 export class SendBuffer {
   readonly #pool: ChunkPool;
-  readonly #capacityBytes: number;
+  #capacityBytes: number;
+  readonly #capacityMaxBytes: number;
   #chunks: Uint8Array[] = [];
   /** Where the first byte lies in the first chunk. */
   #start = 0;
   #bytes = 0;
 
-  constructor(pool: ChunkPool, capacityBytes: number) {
+  constructor(pool: ChunkPool, capacityBytes: number, capacityMaxBytes = capacityBytes) {
     this.#pool = pool;
     this.#capacityBytes = capacityBytes;
+    this.#capacityMaxBytes = capacityMaxBytes;
   }
 
   get sizeBytes(): number {
@@ -54,6 +61,12 @@ export class SendBuffer {
 
   get roomBytes(): number {
     return this.#capacityBytes - this.#bytes;
+  }
+
+  /** The path takes so much at once: room for it, while the stack's memory is not short. */
+  grow(capacityBytes: number): void {
+    if (capacityBytes <= this.#capacityBytes || this.#pool.isShort) return;
+    this.#capacityBytes = Math.min(capacityBytes, this.#capacityMaxBytes);
   }
 
   /** Copies what fits; returns how many bytes were taken. */

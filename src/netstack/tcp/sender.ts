@@ -1,26 +1,43 @@
 // The sending half of a connection: what is outstanding, what may go, and when to try again. RFC 9293 §3.8.1
-// (retransmission), §3.8.6 (zero windows and silly windows), RFC 5681 and 6582 (loss), RFC 6298 (timer). Nagle's delay
-// is off: this carries other programs' traffic, and they have made that choice already. UNA ≤ NEXT ≤ MAX; after a
-// timeout NEXT goes back, MAX stays.
-import { TCP_RETRANSMIT_MAX_MS } from "../../base/limits.ts";
+// (retransmission), §3.8.6 (zero windows and silly windows), RFC 6298 (timer); what is lost is loss-recovery.ts's to
+// say. Nagle's delay is off: this carries other programs' traffic, and they have made that choice already. UNA ≤ NEXT ≤
+// MAX: what a probe of a closed window tries lies between NEXT and MAX.
+import { TCP_RETRANSMIT_MAX_MS, TCP_SEGMENTS_OUTSTANDING_MAX } from "../../base/limits.ts";
 import { TCP_ACK, TCP_FIN, TCP_PSH } from "../../wire/packet.ts";
-import { Congestion } from "./congestion.ts";
-import { RTO_MAX_MS, RttEstimator } from "./rtt.ts";
+import type { CongestionName } from "./congestion.ts";
+import { LossRecovery } from "./loss-recovery.ts";
+import { RTO_MAX_MS, type RttEstimator } from "./rtt.ts";
+import type { Segment } from "./segment.ts";
 import { type ChunkPool, SendBuffer } from "./send-buffer.ts";
 import { sequenceAdd, sequenceAfter, sequenceBefore, sequenceDifference } from "./sequence.ts";
+import type { Timestamps } from "./timestamps.ts";
 
 /** The connection: it adds acknowledgment and window. */
 export interface SegmentSink {
   sendData(nowMs: number, sequence: number, flags: number, offset: number, dataBytes: number): void;
   /** Our FIN went out for the first time. */
   finSent(): void;
+  /** A segment goes again. */
+  resent(): void;
 }
+
+export interface SenderOptions {
+  readonly chunks: ChunkPool;
+  /** Of the buffer: at first, and where a fast and long path needs it. */
+  readonly bufferBytes: number;
+  readonly bufferMaxBytes: number;
+  readonly initialSequence: number;
+  readonly mssBytes: number;
+  readonly timestamps: Timestamps;
+  readonly congestion: CongestionName;
+}
+
+const NEVER = Number.POSITIVE_INFINITY;
 
 export class Sender {
   readonly #sink: SegmentSink;
   readonly buffer: SendBuffer;
-  readonly rtt = new RttEstimator();
-  readonly congestion: Congestion;
+  readonly recovery: LossRecovery;
   readonly initialSequence: number;
   una: number;
   next: number;
@@ -40,27 +57,33 @@ export class Sender {
   /** The sequence number behind our FIN, once it was sent. */
   #finEnd = 0;
 
-  retransmitAtMs = Number.POSITIVE_INFINITY;
-  persistAtMs = Number.POSITIVE_INFINITY;
+  #retransmitAtMs = NEVER;
+  #probeAtMs = NEVER;
+  persistAtMs = NEVER;
   #persistBackoffs = 0;
   #persistSinceMs = 0;
   /** Since when the oldest outstanding byte waits. */
   #unansweredSinceMs = 0;
   /** When the remote end last said anything valid. */
   heardMs = 0;
-  #timedSequence = 0;
-  #timedAtMs = -1;
   #lastSentMs = 0;
+  /** The congestion window kept something back since the last acknowledgment. */
+  #isLimited = false;
 
-  constructor(sink: SegmentSink, pool: ChunkPool, bufferBytes: number, initialSequence: number, mssBytes: number) {
+  constructor(sink: SegmentSink, options: SenderOptions) {
+    const { initialSequence, mssBytes, bufferMaxBytes } = options;
     this.#sink = sink;
-    this.buffer = new SendBuffer(pool, bufferBytes);
+    this.buffer = new SendBuffer(options.chunks, options.bufferBytes, bufferMaxBytes);
     this.initialSequence = initialSequence;
     this.una = initialSequence;
     this.next = initialSequence;
     this.max = initialSequence;
     this.mssBytes = mssBytes;
-    this.congestion = new Congestion(mssBytes, initialSequence, bufferBytes);
+    this.recovery = new LossRecovery(initialSequence, mssBytes, bufferMaxBytes, options.timestamps, options.congestion);
+  }
+
+  get rtt(): RttEstimator {
+    return this.recovery.rtt;
   }
 
   get outstandingBytes(): number {
@@ -74,23 +97,22 @@ export class Sender {
 
   /** Our SYN went out (again). */
   synSent(nowMs: number): void {
-    this.next = sequenceAdd(this.initialSequence, 1);
+    const end = sequenceAdd(this.initialSequence, 1);
     if (this.max === this.initialSequence) {
-      this.max = this.next;
+      this.next = end;
+      this.max = end;
+      this.recovery.sent(nowMs, end, 1);
       this.#unansweredSinceMs = nowMs;
       this.heardMs = nowMs;
-      this.#timedSequence = this.next;
-      this.#timedAtMs = nowMs;
-    } else {
-      this.#timedAtMs = -1; // Karn
-    }
-    this.retransmitAtMs = nowMs + this.rtt.timeoutMs;
+    } else this.recovery.resent(nowMs, 0, 1);
+    this.#retransmitAtMs = nowMs + this.rtt.timeoutMs;
   }
 
-  /** The SYN's answer decided on the segment size. */
+  /** The SYN's answer decided on the segment size, options left aside. */
   setMss(mssBytes: number): void {
     this.mssBytes = mssBytes;
-    this.congestion.setMss(mssBytes, !this.isOpen);
+    this.recovery.mssBytes = mssBytes;
+    this.recovery.congestion.setMss(mssBytes, !this.isOpen);
   }
 
   /** SND.WND := SEG.WND if the segment is newer than the last that said so (RFC 9293 §3.10.7.4, step 5). */
@@ -110,69 +132,88 @@ export class Sender {
     const changed = windowBytes !== this.windowBytes;
     this.windowBytes = windowBytes;
     if (windowBytes > this.windowMaxBytes) this.windowMaxBytes = windowBytes;
-    if (windowBytes > 0 && this.persistAtMs !== Number.POSITIVE_INFINITY) {
-      this.persistAtMs = Number.POSITIVE_INFINITY;
+    if (windowBytes > 0 && this.persistAtMs !== NEVER) {
+      this.persistAtMs = NEVER;
       this.#persistBackoffs = 0;
     }
     return changed;
   }
 
-  /** UNA < ack ≤ MAX. Releases what it covers and restarts the clock. */
-  acknowledged(nowMs: number, acknowledgment: number): void {
-    const flightBytes = this.outstandingBytes;
-    let ackedBytes = sequenceDifference(acknowledgment, this.una);
-    const wasOpen = this.isOpen;
-    if (!wasOpen) {
-      this.isOpen = true;
-      if (this.rtt.backoffs > 0) {
-        this.rtt.afterSynLoss();
-        this.congestion.afterSynLoss();
-      }
-      ackedBytes--; // the SYN
-    }
-    this.una = acknowledgment;
-    if (sequenceBefore(this.next, acknowledgment)) this.next = acknowledgment;
-    const dataBytes = Math.min(ackedBytes, this.buffer.sizeBytes); // the rest is the FIN
-    if (dataBytes > 0) this.buffer.release(dataBytes);
-    this.rtt.progress();
-    if (this.#timedAtMs >= 0 && !sequenceBefore(acknowledgment, this.#timedSequence)) {
-      this.rtt.sample(nowMs - this.#timedAtMs);
-      this.#timedAtMs = -1;
-    }
-    this.#unansweredSinceMs = nowMs;
-    this.retransmitAtMs = Number.POSITIVE_INFINITY; // set again in settle, with the new RTO
-    if (wasOpen && this.congestion.acknowledged(acknowledgment, ackedBytes, flightBytes)) this.#resendFirst(nowMs);
+  /** Our SYN, and nothing else, is acknowledged. */
+  opened(nowMs: number, segment: Segment): void {
+    const { recovery } = this;
+    const wasRepeated = recovery.rtt.backoffs > 0;
+    this.isOpen = true;
+    this.#acknowledged(nowMs, segment, false);
+    if (!wasRepeated) return;
+    recovery.rtt.afterSynLoss();
+    recovery.congestion.afterSynLoss();
   }
 
-  /** An acknowledgment that says the same again while data is outstanding (RFC 5681 §2). */
-  duplicateAcknowledgment(nowMs: number): void {
-    if (this.congestion.duplicate(this.una, this.max)) this.#resendFirst(nowMs);
+  /**
+   * UNA ≤ ack ≤ MAX: releases what it covers and restarts the clock. `isRepeat`: it says the same again while data is
+   * outstanding (RFC 5681 §2).
+   */
+  acknowledged(nowMs: number, segment: Segment, isRepeat: boolean): void {
+    this.#acknowledged(nowMs, segment, isRepeat);
+    this.buffer.grow(2 * this.recovery.congestion.windowBytes);
+  }
+
+  #acknowledged(nowMs: number, segment: Segment, isRepeat: boolean): void {
+    const { acknowledgment } = segment;
+    const una = this.una;
+    const isNew = sequenceAfter(acknowledgment, una);
+    if (!isNew && this.next === una && !this.recovery.hasProbe) return;
+    if (isNew) {
+      const syn = una === this.initialSequence ? 1 : 0;
+      const dataBytes = Math.min(sequenceDifference(acknowledgment, una) - syn, this.buffer.sizeBytes); // the rest: FIN
+      if (dataBytes > 0) this.buffer.release(dataBytes);
+      this.#unansweredSinceMs = nowMs;
+      this.#retransmitAtMs = NEVER; // set again in settle, with the new RTO
+      this.#probeAtMs = NEVER;
+      this.una = acknowledgment;
+      if (sequenceBefore(this.next, acknowledgment)) this.next = acknowledgment;
+    }
+    this.recovery.acknowledged(nowMs, segment, una, this.next, isRepeat, this.#isLimited);
+    this.#isLimited = false;
   }
 
   write(nowMs: number, bytes: Uint8Array): number {
-    if (this.buffer.sizeBytes === 0 && nowMs - this.#lastSentMs > this.rtt.timeoutMs) this.congestion.afterIdle();
+    const { recovery } = this;
+    if (this.buffer.sizeBytes === 0 && nowMs - this.#lastSentMs > this.rtt.timeoutMs)
+      recovery.congestion.afterIdle(nowMs);
     return this.buffer.append(bytes);
   }
 
-  /** Sends all that the windows let go. */
+  /** Sends all that the windows let go: what was lost first. */
   transmit(nowMs: number): void {
     if (!this.isOpen) return;
-    for (;;) {
+    if (!this.#resendLost(nowMs)) return;
+    const { scoreboard } = this.recovery;
+    while (scoreboard.segments < TCP_SEGMENTS_OUTSTANDING_MAX) {
       if (this.#finSent && this.next === this.#finEnd) return;
       const offset = sequenceDifference(this.next, this.una);
       const availableBytes = this.buffer.sizeBytes - offset;
-      const congestionBytes = this.congestion.windowBytes + this.congestion.allowanceBytes;
-      const usableBytes = Math.floor(Math.min(this.windowBytes, congestionBytes)) - offset;
-      const bytes = Math.max(0, Math.min(availableBytes, usableBytes, this.mssBytes));
+      const roomBytes = this.recovery.roomBytes;
+      const bytes = Math.max(0, Math.min(availableBytes, this.windowBytes - offset, roomBytes, this.mssBytes));
       const isLast = bytes === availableBytes;
+      if (!isLast && roomBytes < Math.min(this.mssBytes, this.windowBytes - offset)) this.#isLimited = true;
       const fin = this.finQueued && isLast && this.windowBytes - offset > bytes;
       if (bytes === 0 && !fin) return;
       // The sender's silly window (§3.8.6.2.1): a part goes only as a whole segment or half the largest window.
       if (!isLast && bytes < this.mssBytes && bytes < this.windowMaxBytes / 2) return;
-      this.#sendAt(nowMs, this.next, offset, bytes, fin);
-      this.next = sequenceAdd(this.next, bytes + (fin ? 1 : 0));
-      this.#advanceMax(nowMs);
+      this.#sendNew(nowMs, offset, bytes, fin);
     }
+  }
+
+  #sendNew(nowMs: number, offset: number, bytes: number, fin: boolean): void {
+    const end = sequenceAdd(this.next, bytes + (fin ? 1 : 0));
+    if (this.una === this.next) this.#unansweredSinceMs = nowMs;
+    this.#sendAt(nowMs, this.next, offset, bytes, fin);
+    this.next = end;
+    if (sequenceAfter(end, this.max)) this.max = end;
+    this.recovery.sent(nowMs, end, bytes);
+    this.#probeAtMs = NEVER;
   }
 
   #sendAt(nowMs: number, sequence: number, offset: number, bytes: number, fin: boolean): void {
@@ -186,83 +227,150 @@ export class Sender {
     this.#sink.sendData(nowMs, sequence, TCP_ACK | (push ? TCP_PSH : 0) | (fin ? TCP_FIN : 0), offset, bytes);
   }
 
-  #advanceMax(nowMs: number): void {
-    if (!sequenceAfter(this.next, this.max)) return;
-    if (this.una === this.max) this.#unansweredSinceMs = nowMs;
-    this.max = this.next;
-    if (this.#timedAtMs < 0) {
-      this.#timedAtMs = nowMs;
-      this.#timedSequence = this.next;
+  /** False: the windows let no more go. */
+  #resendLost(nowMs: number): boolean {
+    const { scoreboard } = this.recovery;
+    for (let index = scoreboard.nextLost(); index >= 0; index = scoreboard.nextLost()) {
+      const bytes = this.#fitting(index);
+      if (bytes === 0) return false;
+      if (Math.min(bytes, this.mssBytes) > this.recovery.roomBytes) {
+        this.#isLimited = true;
+        return false;
+      }
+      this.#resend(nowMs, index, bytes);
     }
-  }
-
-  /** The oldest segment, again; returns its length in sequence numbers. */
-  #resendFirst(nowMs: number): number {
-    this.#timedAtMs = -1; // Karn
-    const allowedBytes = Math.max(this.windowBytes, 1);
-    const sentBytes = this.outstandingBytes;
-    const bytes = Math.min(this.mssBytes, this.buffer.sizeBytes, allowedBytes, sentBytes);
-    const fin = this.#finSent && bytes === this.buffer.sizeBytes;
-    if (bytes > 0 || fin) this.#sendAt(nowMs, this.una, 0, bytes, fin);
-    return bytes + (fin ? 1 : 0);
-  }
-
-  /** False: give the connection up. */
-  retransmissionTimeout(nowMs: number): boolean {
-    if (nowMs - this.#unansweredSinceMs >= TCP_RETRANSMIT_MAX_MS) return false;
-    this.congestion.timedOut(this.max, this.outstandingBytes, this.rtt.backoffs === 0);
-    this.rtt.backOff();
-    this.next = sequenceAdd(this.una, this.#resendFirst(nowMs));
-    this.retransmitAtMs = nowMs + this.rtt.timeoutMs;
     return true;
+  }
+
+  /**
+   * How much of this segment the other end's window lets through, in sequence numbers: all of it or nothing, but of the
+   * first one a part, for it must arrive.
+   */
+  #fitting(index: number): number {
+    const { scoreboard } = this.recovery;
+    const start = scoreboard.startOf(index);
+    const length = sequenceDifference(scoreboard.endOf(index), start);
+    const allowedBytes = this.windowBytes - sequenceDifference(start, this.una);
+    if (length <= allowedBytes) return length;
+    return index === 0 ? Math.max(allowedBytes, 0) : 0;
+  }
+
+  #resend(nowMs: number, index: number, sequenceBytes: number): void {
+    const { scoreboard } = this.recovery;
+    const start = scoreboard.startOf(index);
+    const fin = this.#finSent && sequenceAdd(start, sequenceBytes) === this.#finEnd;
+    this.#sink.resent();
+    this.#sendAt(nowMs, start, sequenceDifference(start, this.una), sequenceBytes - (fin ? 1 : 0), fin);
+    this.recovery.resent(nowMs, index, sequenceBytes);
+  }
+
+  // --- Timers ------------------------------------------------------------------------------------
+
+  /** The next of retransmission, loss by time, tail loss probe and persistence. */
+  get deadlineMs(): number {
+    return Math.min(this.#retransmitAtMs, this.recovery.rack.judgeAtMs, this.#probeAtMs, this.persistAtMs);
+  }
+
+  /** Before the SYN's acknowledgment the retransmission timer is the connection's to answer. */
+  isRetransmissionDue(nowMs: number): boolean {
+    return nowMs >= this.#retransmitAtMs;
+  }
+
+  /** What of an open connection is due. False: give it up. */
+  runTimers(nowMs: number): boolean {
+    if (nowMs >= this.#retransmitAtMs) return this.#retransmissionTimeout(nowMs);
+    if (nowMs >= this.persistAtMs && !this.#persistTimeout(nowMs)) return false;
+    if (nowMs >= this.recovery.rack.judgeAtMs) this.recovery.judge(nowMs, this.una, this.next);
+    if (nowMs >= this.#probeAtMs) this.#probeTail(nowMs);
+    return true;
+  }
+
+  #retransmissionTimeout(nowMs: number): boolean {
+    if (nowMs - this.#unansweredSinceMs >= TCP_RETRANSMIT_MAX_MS) return false;
+    this.recovery.timedOut(nowMs, this.una, this.next);
+    this.#resendLost(nowMs);
+    this.#probeAtMs = NEVER;
+    this.#retransmitAtMs = nowMs + this.rtt.timeoutMs;
+    return true;
+  }
+
+  /** RFC 8985 §7.3: new data if there is some, else the last segment again; one beyond the congestion window. */
+  #probeTail(nowMs: number): void {
+    const { recovery } = this;
+    this.#probeAtMs = NEVER;
+    const offset = sequenceDifference(this.next, this.una);
+    const usableBytes = Math.min(this.buffer.sizeBytes, this.windowBytes) - offset;
+    const isNew = usableBytes > 0 && recovery.scoreboard.segments < TCP_SEGMENTS_OUTSTANDING_MAX;
+    if (isNew) this.#sendNew(nowMs, offset, Math.min(usableBytes, this.mssBytes), false);
+    else {
+      const index = recovery.scoreboard.segments - 1;
+      const bytes = this.#fitting(index);
+      if (bytes > 0) this.#resend(nowMs, index, bytes);
+    }
+    recovery.probed(this.next, !isNew);
+    this.#retransmitAtMs = nowMs + this.rtt.timeoutMs;
   }
 
   /**
    * The window is closed, or too small for sense: say something, so that a lost update can't stop us for ever. False:
    * give up.
    */
-  persistTimeout(nowMs: number): boolean {
+  #persistTimeout(nowMs: number): boolean {
     if (nowMs - Math.max(this.heardMs, this.#persistSinceMs) >= TCP_RETRANSMIT_MAX_MS) return false;
     this.#persistBackoffs++;
-    this.persistAtMs = Number.POSITIVE_INFINITY; // set again in settle
-    if (this.windowBytes === 0) this.next = this.una;
-    const offset = sequenceDifference(this.next, this.una);
+    this.persistAtMs = NEVER; // set again in settle
+    if (this.windowBytes === 0) this.recovery.restart(this.next); // what was sent into it goes first once it opens
+    const offset = this.windowBytes === 0 ? 0 : sequenceDifference(this.next, this.una);
     const availableBytes = this.buffer.sizeBytes - offset;
     const usableBytes = Math.max(1, this.windowBytes - offset); // one byte beyond a closed window: the probe
     const bytes = Math.min(availableBytes, usableBytes, this.mssBytes);
     const fin = this.finQueued && bytes === availableBytes;
     if (bytes < 0 || (bytes === 0 && !fin)) return true;
-    const end = sequenceAdd(this.next, bytes + (fin ? 1 : 0));
-    this.#sendAt(nowMs, this.next, offset, bytes, fin);
-    if (this.windowBytes > offset) this.next = end;
+    if (this.windowBytes > offset) {
+      this.#sendNew(nowMs, offset, bytes, fin);
+      return true;
+    }
+    const from = sequenceAdd(this.una, offset);
+    const end = sequenceAdd(from, bytes + (fin ? 1 : 0));
+    this.#sendAt(nowMs, from, offset, bytes, fin);
     if (sequenceAfter(end, this.max)) this.max = end;
-    this.#timedAtMs = -1;
     return true;
   }
 
   /** Decides which timer runs; called at the end of every event. */
   settle(nowMs: number): void {
-    const outstanding = this.max !== this.una;
-    if (outstanding && (this.windowBytes > 0 || !this.isOpen)) {
-      this.persistAtMs = Number.POSITIVE_INFINITY;
-      if (this.retransmitAtMs === Number.POSITIVE_INFINITY) this.retransmitAtMs = nowMs + this.rtt.timeoutMs;
+    if (this.next !== this.una && (this.windowBytes > 0 || !this.isOpen)) {
+      this.persistAtMs = NEVER;
+      if (this.#retransmitAtMs === NEVER) this.#retransmitAtMs = nowMs + this.rtt.timeoutMs;
+      if (this.isOpen) this.#armProbe(nowMs);
       return;
     }
-    this.retransmitAtMs = Number.POSITIVE_INFINITY;
-    const waiting = outstanding || this.buffer.sizeBytes > 0 || (this.finQueued && !this.#finSent);
-    if (!waiting || !this.isOpen) this.persistAtMs = Number.POSITIVE_INFINITY;
-    else if (this.persistAtMs === Number.POSITIVE_INFINITY) {
+    this.#retransmitAtMs = NEVER;
+    this.#probeAtMs = NEVER;
+    const waiting = this.max !== this.una || this.buffer.sizeBytes > 0 || (this.finQueued && !this.#finSent);
+    if (!waiting || !this.isOpen) this.persistAtMs = NEVER;
+    else if (this.persistAtMs === NEVER) {
       if (this.#persistBackoffs === 0) this.#persistSinceMs = nowMs;
       this.persistAtMs = nowMs + Math.min(this.rtt.timeoutMs * 2 ** this.#persistBackoffs, RTO_MAX_MS);
     }
   }
 
+  #armProbe(nowMs: number): void {
+    const afterMs = this.recovery.probeAfterMs;
+    if (afterMs === NEVER) this.#probeAtMs = NEVER;
+    else if (this.#probeAtMs === NEVER && nowMs + afterMs < this.#retransmitAtMs) this.#probeAtMs = nowMs + afterMs;
+  }
+
   /** The path carries less than thought: cut smaller and send again at once (RFC 1191 §6.5; no sign of congestion). */
   shrinkMss(nowMs: number, mssBytes: number): void {
     this.setMss(mssBytes);
-    if (this.max === this.una || !this.isOpen) return;
-    this.next = this.una;
-    this.#timedAtMs = -1;
+    if (this.next === this.una || !this.isOpen) return;
+    this.recovery.restart(this.next);
     this.transmit(nowMs);
+  }
+
+  /** A long silence: nothing larger than needed is kept. */
+  releaseIdle(): void {
+    this.recovery.scoreboard.releaseIdle();
   }
 }

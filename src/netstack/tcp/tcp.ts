@@ -9,8 +9,10 @@ import {
   TCP_CONNECTIONS_PER_REMOTE_MAX,
   TCP_MEMORY_CHUNKS_MAX,
   TCP_RECEIVE_BUFFER_BYTES,
+  TCP_RECEIVE_BUFFER_MAX_BYTES,
   TCP_RECEIVE_MEMORY_MAX_BYTES,
   TCP_SEND_BUFFER_BYTES,
+  TCP_SEND_BUFFER_MAX_BYTES,
   TCP_TIME_WAIT_MAX,
 } from "../../base/limits.ts";
 import type { Random } from "../../base/random.ts";
@@ -21,6 +23,7 @@ import type { Deadlines } from "../deadlines.ts";
 import { EphemeralPorts } from "../ephemeral-ports.ts";
 import { ANY_REMOTE, FlowKey, FlowTable } from "../flow-table.ts";
 import { HEADROOM_BYTES, type PacketOutput } from "../packet-output.ts";
+import type { CongestionName } from "./congestion.ts";
 import { Connection } from "./connection.ts";
 import type { TcpCounter, TcpHost } from "./host.ts";
 import { Opening, type OpeningHost } from "./opening.ts";
@@ -48,14 +51,23 @@ export interface TcpNeighbours {
   ): void;
 }
 
+export interface TcpSettings {
+  /** Of each connection; what is given stays as it is. Without: from base/limits.ts, and they grow as the path asks. */
+  readonly buffers?: { readonly sendBytes?: number; readonly receiveBytes?: number } | undefined;
+  readonly congestion?: CongestionName | undefined;
+}
+
 export class Tcp implements TcpHost, OpeningHost {
   readonly output: PacketOutput;
   readonly deadlines: Deadlines;
   readonly random: Random;
   readonly chunks = new ChunkPool(FREE_CHUNKS_MAX, TCP_MEMORY_CHUNKS_MAX);
   readonly receiveMemory = new ReceiveMemory(TCP_RECEIVE_MEMORY_MAX_BYTES);
+  readonly congestion: CongestionName;
   readonly sendBufferBytes: number;
+  readonly sendBufferMaxBytes: number;
   readonly receiveBufferBytes: number;
+  readonly receiveBufferMaxBytes: number;
   readonly #around: TcpNeighbours;
   readonly #table: FlowTable<Connection | Opening>;
   readonly #listeners: FlowTable<(connection: TcpConnection) => void>;
@@ -69,13 +81,17 @@ export class Tcp implements TcpHost, OpeningHost {
   readonly #segment = new Segment();
   readonly #quoted = new PacketInfo();
 
-  constructor(around: TcpNeighbours, buffers: { sendBytes?: number; receiveBytes?: number } = {}) {
+  constructor(around: TcpNeighbours, settings: TcpSettings = {}) {
+    const { buffers = {}, congestion = "cubic" } = settings;
     this.#around = around;
     this.output = around.output;
     this.deadlines = around.deadlines;
     this.random = around.random;
+    this.congestion = congestion;
     this.sendBufferBytes = buffers.sendBytes ?? TCP_SEND_BUFFER_BYTES;
+    this.sendBufferMaxBytes = buffers.sendBytes ?? TCP_SEND_BUFFER_MAX_BYTES;
     this.receiveBufferBytes = buffers.receiveBytes ?? TCP_RECEIVE_BUFFER_BYTES;
+    this.receiveBufferMaxBytes = buffers.receiveBytes ?? TCP_RECEIVE_BUFFER_MAX_BYTES;
     this.#table = new FlowTable(TCP_CONNECTIONS_MAX, around.random);
     this.#listeners = new FlowTable(TCP_CONNECTIONS_MAX, around.random);
     this.#ports = new EphemeralPorts(around.random);

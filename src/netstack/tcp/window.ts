@@ -11,7 +11,7 @@ export function windowShiftFor(bufferBytes: number): number {
 }
 
 export class ReceiveWindow {
-  readonly #bufferBytes: number;
+  #bufferBytes: number;
   /** RCV.NXT */
   next = 0;
   /** RCV.NXT + RCV.WND: the right edge that was promised. */
@@ -27,6 +27,15 @@ export class ReceiveWindow {
   start(next: number): void {
     this.next = next;
     this.#edge = next;
+  }
+
+  get bufferBytes(): number {
+    return this.#bufferBytes;
+  }
+
+  /** The next advertisement offers more. */
+  grow(bufferBytes: number): void {
+    this.#bufferBytes = Math.max(this.#bufferBytes, bufferBytes);
   }
 
   /** RCV.WND */

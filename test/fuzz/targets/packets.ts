@@ -3,9 +3,9 @@
 import { SeededRandom } from "../../../src/base/random.ts";
 import { ANSWER_MAX_BYTES, buildIcmpProhibited, buildTcpReset } from "../../../src/wire/answer.ts";
 import { decodePacket, decodeQuotedPacket, PacketInfo } from "../../../src/wire/packet.ts";
-import { TcpOptions, WINDOW_SCALE_MAX } from "../../../src/wire/tcp.ts";
+import { TcpOptions } from "../../../src/wire/tcp.ts";
 import { ip } from "../../wire/packets.ts";
-import { type NaivePacket, readNaively } from "../naive-packet.ts";
+import { type NaivePacket, readNaively, readTcpOptionsNaively } from "../naive-packet.ts";
 import { randomPacket, repairPacket, transportOf, v4Packet, v6Packet } from "../packet-maker.ts";
 import { type FuzzTarget, must } from "../target.ts";
 
@@ -56,6 +56,15 @@ function compare(drop: string | undefined, read: PacketInfo, bytes: Uint8Array, 
   must(read.transportOffset <= read.totalBytes && read.totalBytes <= bytes.length, "an offset behind the packet");
 }
 
+function compareOptions(bytes: Uint8Array): void {
+  const { mssBytes, windowScale, isSackPermitted, hasTimestamps, timestamp, timestampEcho } = options;
+  const timestamps = hasTimestamps ? [timestamp, timestampEcho] : undefined;
+  const sack = [...options.sackEdges.subarray(0, 2 * options.sackBlocks)];
+  const read = JSON.stringify({ mssBytes, windowScale, isSackPermitted, timestamps, sack });
+  const naive = JSON.stringify(readTcpOptionsNaively(bytes));
+  must(read === naive, () => `options read as ${read}, naively as ${naive}`);
+}
+
 /** What is said about a packet is a good packet from its destination to its source, and is not answered again. */
 function checkAnswers(buffer: Uint8Array): void {
   for (const build of [buildIcmpProhibited, buildTcpReset]) {
@@ -95,9 +104,11 @@ function runPacket(input: Uint8Array): string {
   const { protocol, transportOffset, totalBytes, innerOffset, isLaterFragment } = info;
   let outcome = `v${info.version} ${nameOf(protocol)}${info.isFragment ? " fragment" : ""}`;
   if (protocol === 6 && !isLaterFragment) {
-    options.read(buffer, BEFORE + transportOffset, (buffer[BEFORE + transportOffset + 12]! >>> 4) * 4);
-    must(options.mssBytes <= 65_535 && options.windowScale <= WINDOW_SCALE_MAX, "odd TCP options");
+    const headerBytes = (buffer[BEFORE + transportOffset + 12]! >>> 4) * 4;
+    options.read(buffer, BEFORE + transportOffset, headerBytes);
+    compareOptions(input.subarray(transportOffset + 20, transportOffset + headerBytes));
     outcome += ` options ${options.mssBytes > 0} ${options.windowScale >= 0}`;
+    outcome += ` ${options.isSackPermitted} ${options.hasTimestamps} ${options.sackBlocks}`;
   }
   if (innerOffset > 0) {
     const inner = input.subarray(innerOffset, totalBytes);
@@ -154,7 +165,15 @@ export const PACKET_TARGETS: readonly FuzzTarget[] = [
   }),
   target("tcp", 40, {
     seeds: seedsOf(6, 6),
-    reaches: ["v4 tcp options true false", "v6 tcp options false false", "TRUNCATED_TRANSPORT", "BAD_TRANSPORT_HEADER"],
+    reaches: [
+      "v4 tcp options true false false false 0",
+      "v6 tcp options false false false true 0",
+      "v6 tcp options true true true true 0",
+      "v4 tcp options false false false true 2",
+      "v4 tcp options false false false false 4",
+      "TRUNCATED_TRANSPORT",
+      "BAD_TRANSPORT_HEADER",
+    ],
   }),
   target("udp", 40, { seeds: seedsOf(17, 17), reaches: ["v4 udp", "v6 udp", "TRUNCATED_TRANSPORT"] }),
   target("icmp", 40, {

@@ -34,7 +34,7 @@ class Bridge {
   constructor(spec: WorldSpec & { far: string }, faults: Faults) {
     this.#near = tunIn(spec.router, "wbtun0");
     this.#far = tunIn(spec.far, "wbtun1", { v4: `${STACK.v4}/24`, v6: `${STACK.v6}/64` });
-    ip("-n", spec.far, "route", "add", "default", "dev", "wbtun1");
+    ip("-n", spec.far, "route", "add", "default", "dev", "wbtun1", "congctl", "cubic");
     this.#wire = new Wire(
       spec.seed,
       faults,

@@ -6,6 +6,8 @@ import { fileURLToPath } from "node:url";
 import type { Lab, Namespace } from "../../namespaces.ts";
 import type { WorldSpec } from "./world.ts";
 
+export const ROUTER_OF_HOST = "10.98.0.254";
+
 export interface Rooms {
   readonly host: Namespace;
   readonly router: Namespace;
@@ -19,13 +21,13 @@ export function rooms(lab: Lab, label: string): Rooms {
   const router = lab.namespace(`${label}-router`);
   const [device, routerDevice] = lab.link(
     { namespace: host, addresses: ["10.98.0.1/24", "fd98::1/64"] },
-    { namespace: router, addresses: ["10.98.0.254/24", "fd98::fe/64"] },
+    { namespace: router, addresses: [`${ROUTER_OF_HOST}/24`, "fd98::fe/64"] },
   );
   host.ip("link", "set", device, "gso_max_segs", "1");
   host.keepOrder(device);
   router.keepOrder(routerDevice);
   router.enableForwarding();
-  host.addRoute("default", "10.98.0.254");
+  host.addRoute("default", ROUTER_OF_HOST);
   host.addRoute("default", "fd98::fe");
   router.awaitNeighbour("fd98::1");
   return { host, router };
