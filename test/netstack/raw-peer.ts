@@ -1,5 +1,5 @@
 // One stack against hand-made packets: the test plays the remote end, segment by segment.
-import { readU16, readU32 } from "../../src/base/bytes.ts";
+import { concatBytes, readU16, readU32, writeU32 } from "../../src/base/bytes.ts";
 import { SeededRandom } from "../../src/base/random.ts";
 import type { NetstackHandler, TcpConnection, TcpHandler } from "../../src/netstack/contract.ts";
 import { UserspaceStack, type UserspaceStackOptions } from "../../src/netstack/stack.ts";
@@ -90,6 +90,22 @@ function read(bytes: Uint8Array): Sent {
   };
 }
 
+/** NOP NOP timestamps. */
+export function timestampsOption(value: number, echo: number): Uint8Array {
+  const option = Uint8Array.of(1, 1, 8, 10, 0, 0, 0, 0, 0, 0, 0, 0);
+  writeU32(option, 4, value >>> 0);
+  writeU32(option, 8, echo >>> 0);
+  return option;
+}
+
+/** NOP NOP SACK with these edges: left and right in turn. */
+export function sackOption(...edges: number[]): Uint8Array {
+  const option = new Uint8Array(4 + 4 * edges.length);
+  option.set([1, 1, 5, 2 + 4 * edges.length]);
+  for (const [i, edge] of edges.entries()) writeU32(option, 4 + 4 * i, edge >>> 0);
+  return option;
+}
+
 /** The remote end of one connection to LOCAL. */
 export class RawConnection {
   readonly peer: RawPeer;
@@ -99,6 +115,10 @@ export class RawConnection {
   /** What we have received: the stack's next sequence number. */
   acknowledgment = 0;
   window = 65_535;
+  /** TSval and TSecr of what it sends; undefined: without the option. */
+  timestamps: { value: number; echo: number } | undefined;
+  /** Between its SYN's answer and what it says to that. */
+  rttMs = 0;
   connection!: TcpConnection;
   readonly events: string[] = [];
   received: number[] = [];
@@ -111,6 +131,9 @@ export class RawConnection {
   }
 
   segment(flags: number, fields: Partial<TcpFields> = {}): Uint8Array {
+    const { options = new Uint8Array(0) } = fields;
+    const { value, echo } = this.timestamps ?? { value: 0, echo: 0 };
+    const stamped = this.timestamps === undefined ? options : concatBytes(timestampsOption(value, echo), options);
     return tcp(REMOTE, LOCAL, {
       ...this.ports,
       sequence: this.sequence,
@@ -118,6 +141,7 @@ export class RawConnection {
       window: this.window,
       flags,
       ...fields,
+      options: stamped,
     });
   }
 
@@ -164,6 +188,7 @@ export class RawConnection {
     if (synAck?.flags !== (TCP_SYN | TCP_ACK)) throw new Error("no SYN-ACK");
     this.sequence = (this.sequence + 1) >>> 0;
     this.acknowledgment = (synAck.sequence + 1) >>> 0;
+    this.peer.wait(this.rttMs);
     this.send(TCP_ACK);
     return this;
   }

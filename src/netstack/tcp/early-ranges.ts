@@ -64,7 +64,7 @@ export class EarlyRanges {
       if (this.#pieces >= this.#piecesMax) return false;
       if (range !== undefined && !sequenceAfter(range.left, from)) {
         this.#noteDuplicate(from, range.right);
-        from = this.#append(index, end, buffer, at - sequence + range.right);
+        from = this.#append(index, end, buffer, at + sequenceDifference(range.right, sequence));
       } else {
         const reached = this.#prepend(index, from, end, buffer, at + sequenceDifference(from, sequence));
         if (reached === undefined) return false;

@@ -140,6 +140,10 @@ export class Scoreboard {
    * Returns the bytes newly named.
    */
   sack(edges: Uint32Array, blocks: number, witness: DeliveryWitness): number {
+    if (blocks === 0) {
+      if (this.#markedEdges.length > 0) this.#markedEdges = [];
+      return 0;
+    }
     const sorted: number[] = [];
     for (let i = 0; i < blocks; i++) {
       const left = edges[2 * i]!;

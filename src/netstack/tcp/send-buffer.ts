@@ -66,7 +66,7 @@ export class SendBuffer {
   /** The path takes so much at once: room for it, while the stack's memory is not short. */
   grow(capacityBytes: number): void {
     if (capacityBytes <= this.#capacityBytes || this.#pool.isShort) return;
-    this.#capacityBytes = Math.min(capacityBytes, this.#capacityMaxBytes);
+    this.#capacityBytes = Math.min(Math.floor(capacityBytes), this.#capacityMaxBytes);
   }
 
   /** Copies what fits; returns how many bytes were taken. */

@@ -32,6 +32,8 @@ export interface SenderOptions {
   readonly congestion: CongestionName;
 }
 
+/** Below it even the smallest buffer carries a gigabyte a second, and a larger one but leaves the caches. */
+const LONG_RTT_MS = 1;
 const NEVER = Number.POSITIVE_INFINITY;
 
 export class Sender {
@@ -156,7 +158,7 @@ export class Sender {
    */
   acknowledged(nowMs: number, segment: Segment, isRepeat: boolean): void {
     this.#acknowledged(nowMs, segment, isRepeat);
-    this.buffer.grow(2 * this.recovery.congestion.windowBytes);
+    if (this.rtt.smoothedMs >= LONG_RTT_MS) this.buffer.grow(2 * this.recovery.congestion.windowBytes);
   }
 
   #acknowledged(nowMs: number, segment: Segment, isRepeat: boolean): void {
@@ -278,10 +280,10 @@ export class Sender {
 
   /** What of an open connection is due. False: give it up. */
   runTimers(nowMs: number): boolean {
+    if (nowMs >= this.#probeAtMs) this.#probeTail(nowMs); // which sets the other timer anew
     if (nowMs >= this.#retransmitAtMs) return this.#retransmissionTimeout(nowMs);
     if (nowMs >= this.persistAtMs && !this.#persistTimeout(nowMs)) return false;
     if (nowMs >= this.recovery.rack.judgeAtMs) this.recovery.judge(nowMs, this.una, this.next);
-    if (nowMs >= this.#probeAtMs) this.#probeTail(nowMs);
     return true;
   }
 
@@ -358,7 +360,7 @@ export class Sender {
   #armProbe(nowMs: number): void {
     const afterMs = this.recovery.probeAfterMs;
     if (afterMs === NEVER) this.#probeAtMs = NEVER;
-    else if (this.#probeAtMs === NEVER && nowMs + afterMs < this.#retransmitAtMs) this.#probeAtMs = nowMs + afterMs;
+    else if (this.#probeAtMs === NEVER) this.#probeAtMs = Math.min(nowMs + afterMs, this.#retransmitAtMs); // §7.2
   }
 
   /** The path carries less than thought: cut smaller and send again at once (RFC 1191 §6.5; no sign of congestion). */

@@ -122,10 +122,10 @@ function runPacket(input: Uint8Array): string {
 const V4 = { source: ip("10.7.0.2"), destination: ip("10.7.0.1") };
 const V6 = { source: ip("fd00::b"), destination: ip("fd00::a") };
 
-function seedsOf(protocol4: number, protocol6: number): Uint8Array[] {
+function seedsOf(protocol4: number, protocol6: number, count = 8): Uint8Array[] {
   const random = new SeededRandom(protocol4);
   const made: Uint8Array[] = [];
-  for (let i = 0; i < 8; i++) {
+  for (let i = 0; i < count; i++) {
     made.push(repairPacket(v4Packet(V4, protocol4, transportOf(random, { protocol: protocol4 }))));
     made.push(repairPacket(v6Packet(V6, protocol6, transportOf(random, { protocol: protocol6 }))));
   }
@@ -164,7 +164,7 @@ export const PACKET_TARGETS: readonly FuzzTarget[] = [
     ),
   }),
   target("tcp", 40, {
-    seeds: seedsOf(6, 6),
+    seeds: seedsOf(6, 6, 80),
     reaches: [
       "v4 tcp options true false false false 0",
       "v6 tcp options false false false true 0",

@@ -37,6 +37,7 @@ const ALLOWED: readonly Allowed[] = [
     why: "loss, or a busy machine",
   },
   { note: /^Duplicate ACK/, when: "always", why: "the answer to a gap or to a segment that came twice" },
+  { note: /^D-SACK Sequence$/, when: "always", why: "what came twice is named (RFC 2883)" },
   { note: /^Previous segment\(s\) not captured/, when: "gaps", why: "lost or late on its way to the stack" },
   {
     note: /^This frame is a \(suspected\) out-of-order segment$/,
