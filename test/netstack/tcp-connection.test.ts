@@ -337,6 +337,32 @@ describe("windows", () => {
     expect(raw.send(TCP_ACK, { sequence: raw.sequence + 5_001, acknowledgment })).toHaveLength(1);
   });
 
+  it.each([
+    ["closed", 0, 0],
+    ["smaller", 300, 300],
+    ["but by the rounding of its scale", 999, 999],
+  ])("that the remote end draws back, %s, with data on its way: acknowledgments stay within", (_, window, at) => {
+    const raw = new RawConnection(new RawPeer()).open(Uint8Array.of(2, 4, 5, 100, 1, 3, 3, 2)); // of units of 4 bytes
+    raw.connection.write(raw.peer.nowMs, pattern(999));
+    const [sent] = raw.peer.take();
+    expect(sent!.data).toHaveLength(999);
+    raw.window = window >> 2;
+    raw.acknowledgment = sent!.sequence; // Linux, short of memory: takes nothing, and takes its window back
+    const answers = [...raw.sendData(pattern(1_000)), ...raw.sendData(pattern(1_000))];
+    expect(answers.map(({ sequence }) => sequence - sent!.sequence)).toEqual([at]);
+  });
+
+  it("that are closed and refuse a probe: acknowledgments stay before it", () => {
+    const raw = new RawConnection(new RawPeer()).open(Uint8Array.of(2, 4, 5, 100, 1, 3, 3, 2));
+    raw.window = 0;
+    raw.send(TCP_ACK);
+    raw.connection.write(raw.peer.nowMs, DATA);
+    raw.peer.wait(1_500);
+    expect(raw.peer.take()[0]).toMatchObject({ sequence: raw.acknowledgment, data: DATA.subarray(0, 1) });
+    const answers = [...raw.sendData(pattern(1_000)), ...raw.sendData(pattern(1_000))];
+    expect(answers.map(({ sequence }) => sequence)).toEqual([raw.acknowledgment]);
+  });
+
   it("are not opened by crumbs (silly window)", () => {
     const raw = new RawConnection(new RawPeer({ buffers: { receiveBytes: 10_000 } })).open();
     raw.reads = false;

@@ -494,14 +494,9 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
     if (this.state === state.CLOSED) return;
     this.#sender.transmit(nowMs);
     if (this.#receiver.ackNow || (this.#receiver.updateWindow && state.canReceive(this.state))) {
-      this.#acknowledge(nowMs, this.#sender.isOpen ? this.#acknowledgmentSequence() : this.#sender.next);
+      this.#acknowledge(nowMs, this.#sender.isOpen ? this.#sender.acceptableSequence : this.#sender.next);
     }
     this.#settle(nowMs);
-  }
-
-  /** Behind everything that was ever sent, except what a closed window would refuse. */
-  #acknowledgmentSequence(): number {
-    return this.#sender.windowBytes === 0 ? this.#sender.next : this.#sender.max;
   }
 
   #notify(): void {

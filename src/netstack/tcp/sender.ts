@@ -92,6 +92,18 @@ export class Sender {
     return sequenceDifference(this.max, this.una);
   }
 
+  /**
+   * Of a segment without data: behind everything that was ever sent, but not behind the window if the remote end drew
+   * it back, as Linux does when its memory runs short: it would refuse the acknowledgment too (RFC 9293 §3.10.7.4). A
+   * window that looks smaller by the rounding of its scale has not been drawn back.
+   */
+  get acceptableSequence(): number {
+    const { windowBytes } = this;
+    const beyondBytes = this.outstandingBytes - windowBytes;
+    const isDrawnBack = windowBytes === 0 || beyondBytes >= 1 << this.windowShift;
+    return beyondBytes > 0 && isDrawnBack ? sequenceAdd(this.una, windowBytes) : this.max;
+  }
+
   /** True once the remote end has everything, FIN included. */
   get finAcknowledged(): boolean {
     return this.#finSent && this.una === this.#finEnd;
