@@ -6,7 +6,13 @@
 // covers what is in flight. With timestamps each segment is held against them first (PAWS, RFC 7323 §5).
 import type { Endpoint } from "../../base/address.ts";
 import { isV4 } from "../../base/address.ts";
-import { TCP_ACCEPT_MAX_MS, TCP_CONNECT_MAX_MS, TCP_KEEPALIVE_IDLE_MS, TCP_TIME_WAIT_MS } from "../../base/limits.ts";
+import {
+  MTU_MIN_BYTES,
+  TCP_ACCEPT_MAX_MS,
+  TCP_CONNECT_MAX_MS,
+  TCP_KEEPALIVE_IDLE_MS,
+  TCP_TIME_WAIT_MS,
+} from "../../base/limits.ts";
 import { randomU32 } from "../../base/random.ts";
 import { SECOND_MS } from "../../base/units.ts";
 import { TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN } from "../../wire/packet.ts";
@@ -14,6 +20,7 @@ import { SACK_BLOCKS_MAX, type TcpOptions, TIMESTAMPS_PADDED_BYTES } from "../..
 import type { TcpCloseReason, TcpConnection, TcpHandler } from "../contract.ts";
 import type { Timed } from "../deadlines.ts";
 import { FlowKey } from "../flow-table.ts";
+import { PATH_MTU_MIN_V4_BYTES } from "../path-mtu.ts";
 import { RateLimit } from "../rate-limit.ts";
 import type { TcpCounter, TcpHost } from "./host.ts";
 import { Receiver } from "./receiver.ts";
@@ -174,6 +181,8 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
     const default_ = isV4(this.remote.address) ? MSS_DEFAULT_V4_BYTES : MSS_DEFAULT_V6_BYTES;
     const asked = options.mssBytes === 0 ? default_ : Math.max(options.mssBytes, MSS_MIN_BYTES);
     this.#sender.setMss(Math.min(asked, this.#ownMssBytes) - this.#optionBytes);
+    const narrowBytes = isV4(this.remote.address) ? [MTU_MIN_BYTES, PATH_MTU_MIN_V4_BYTES] : [MTU_MIN_BYTES];
+    this.#sender.shorterMssBytes = narrowBytes.map((bytes) => mssFor(this.remote, bytes) - this.#optionBytes);
   }
 
   /** What every segment with data has beside it. */
@@ -445,6 +454,10 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
 
   finSent(): void {
     this.state = state.afterFinSent(this.state);
+  }
+
+  shortened(): void {
+    this.#host.count("TCP_BLACK_HOLES");
   }
 
   resent(): void {

@@ -19,6 +19,8 @@ export interface SegmentSink {
   finSent(): void;
   /** A segment goes again. */
   resent(): void;
+  /** Segments are shorter from now on: long ones vanish on this path. */
+  shortened(): void;
 }
 
 export interface SenderOptions {
@@ -34,6 +36,8 @@ export interface SenderOptions {
 
 /** Below it even the smallest buffer carries a gigabyte a second, and a larger one but leaves the caches. */
 const LONG_RTT_MS = 1;
+/** So many timeouts running, with nothing acknowledged, as Linux: some 3 s of silence on a short path. */
+const BLACK_HOLE_TIMEOUTS = 4;
 const NEVER = Number.POSITIVE_INFINITY;
 
 export class Sender {
@@ -52,6 +56,10 @@ export class Sender {
   #windowSequence = 0;
   #windowAcknowledgment = 0;
   mssBytes: number;
+  /** What to fall back to where long segments vanish without a word, the longest first. */
+  shorterMssBytes: readonly number[] = [];
+  /** Since the last new acknowledgment, of a segment that could be shorter. */
+  #vainTimeouts = 0;
   /** Our SYN has been acknowledged. */
   isOpen = false;
   finQueued = false;
@@ -183,6 +191,7 @@ export class Sender {
       const dataBytes = Math.min(sequenceDifference(acknowledgment, una) - syn, this.buffer.sizeBytes); // the rest: FIN
       if (dataBytes > 0) this.buffer.release(dataBytes);
       this.#unansweredSinceMs = nowMs;
+      this.#vainTimeouts = 0;
       this.#retransmitAtMs = NEVER; // set again in settle, with the new RTO
       this.#probeAtMs = NEVER;
       this.una = acknowledgment;
@@ -302,10 +311,26 @@ export class Sender {
   #retransmissionTimeout(nowMs: number): boolean {
     if (nowMs - this.#unansweredSinceMs >= TCP_RETRANSMIT_MAX_MS) return false;
     this.recovery.timedOut(nowMs, this.una, this.next);
+    this.#leaveBlackHole();
     this.#resendLost(nowMs);
     this.#probeAtMs = NEVER;
     this.#retransmitAtMs = nowMs + this.rtt.timeoutMs;
     return true;
+  }
+
+  /**
+   * A router that drops what is too long, its ICMP filtered away, looks like this: small segments come through, and a
+   * long one never does (RFC 4821 §7.7). So does a path that was cut for a while: it costs some of their length.
+   */
+  #leaveBlackHole(): void {
+    const shorterBytes = this.shorterMssBytes.find((bytes) => bytes < this.mssBytes);
+    const { scoreboard } = this.recovery;
+    if (shorterBytes === undefined || sequenceDifference(scoreboard.endOf(0), this.una) <= shorterBytes) return;
+    if (++this.#vainTimeouts < BLACK_HOLE_TIMEOUTS) return;
+    this.#vainTimeouts = 0;
+    this.setMss(shorterBytes);
+    this.recovery.restart(this.next);
+    this.#sink.shortened();
   }
 
   /** RFC 8985 §7.3: new data if there is some, else the last segment again; one beyond the congestion window. */
