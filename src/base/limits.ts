@@ -33,6 +33,7 @@ export const UDP_BUFFER_BYTES = 8 * MIB; // of a socket that takes runs of datag
 export const UDP_RUN_SEGMENTS_MAX = 64; // UDP_MAX_SEGMENTS of kernels before 6.7
 export const UDP_RUN_MAX_BYTES = 65_000; // one IPv4 datagram less headers, rounded down
 export const UDP_RUNS_QUEUED_MAX = 64; // then they are sent
+export const UDP_BURST_MESSAGES_MAX = 16; // read in one turn of the event loop, each of up to 64 datagrams
 export const UDP_SEND_WAIT_MAX_MS = 20; // of one flush, for room in the socket's buffer
 export const READS_FAIL_MAX_MS = 1_000; // without one that works: then a device or socket is taken for gone
 export const UDP_NARROW_RUNS = 1_024; // sent without GSO to where a run was too wide, before it is tried again

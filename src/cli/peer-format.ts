@@ -72,7 +72,10 @@ export function formatStatus(status: Status): string {
       ["lease", lease === undefined ? undefined : `ends ${relative(lease.endMs, nowMs)}`],
       ["state", status.stateProblem],
       ["device", status.device === undefined ? undefined : formatDevice(status.device)],
-      ["UDP port", String(status.listenPort)],
+      [
+        "UDP port",
+        `${status.listenPort}, ${status.udp.name}${status.udp.reason === "" ? "" : ` (${status.udp.reason})`}`,
+      ],
       ["crypto", status.crypto.reason === "" ? status.crypto.name : `${status.crypto.name} (${status.crypto.reason})`],
       ["up since", relative(status.startedMs, nowMs)],
     ]),

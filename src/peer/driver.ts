@@ -1,15 +1,15 @@
 // The loop driver: engine, userspace stack and UDP port in one libuv thread. A turn is one input and all that follows
 // from it; at its end the answers made for our own stack are delivered and the one timer is armed for the next
 // deadline.
-import type { Endpoint } from "../base/address.ts";
 import { assert } from "../base/assert.ts";
 import { DOUBLE_ZERO } from "../base/double-zero.ts";
 import type { Engine, EngineSink } from "../engine/engine.ts";
 import { type Clock, DeadlineTimer } from "../io/clock.ts";
-import type { UdpPort } from "../io/udp.ts";
+import type { DatagramReceiver, UdpPort } from "../io/udp-port.ts";
 import type { Netstack } from "../netstack/contract.ts";
 import type { Turns } from "./turns.ts";
 
+const FLUSH_BYTES = 1 << 16; // what is sealed goes out before more is: the other end has work sooner
 const SETTLE_ROUNDS_MAX = 1_000; // ended flows end others, but no two in a circle
 
 export interface DriverParts {
@@ -72,14 +72,27 @@ export class LoopDriver implements Turns {
   };
 
   readonly stackOutput = (nowMs: number, buffer: Uint8Array, offset: number, length: number): void => {
-    const { engine, outlet } = this.#parts ?? {};
-    if (outlet === undefined) engine?.handlePacket(nowMs, buffer, offset, length);
-    else outlet.put(buffer, offset, length);
+    const parts = this.#parts;
+    if (parts === undefined) return;
+    const { engine, outlet, udp } = parts;
+    if (outlet !== undefined) return outlet.put(buffer, offset, length);
+    const packets = udp?.packets;
+    if (packets === undefined) return engine.handlePacket(nowMs, buffer, offset, length);
+    if (packets.unflushedBytes >= FLUSH_BYTES) packets.flush();
+    const at = packets.placeForPacket();
+    packets.bytes.set(buffer.subarray(offset, offset + length), at);
+    engine.handlePacket(nowMs, packets.bytes, at, length);
   };
 
-  readonly onDatagram = (from: Endpoint, bytes: Uint8Array): void => {
-    if (this.#stopped) return;
-    this.turn((nowMs) => this.#parts?.engine.handleDatagram(nowMs, from, bytes, 0, bytes.length));
+  readonly receiver: DatagramReceiver = {
+    onDatagram: (from, buffer, offset, length) => {
+      if (this.#stopped) return;
+      if (this.#depth > 0) this.#parts?.engine.handleDatagram(this.#nowMs, from, buffer, offset, length);
+      else this.turn((nowMs) => this.#parts?.engine.handleDatagram(nowMs, from, buffer, offset, length));
+    },
+    onBurst: (give) => {
+      if (!this.#stopped) this.turn(give);
+    },
   };
 
   stop(): void {
@@ -105,6 +118,7 @@ export class LoopDriver implements Turns {
       }
     } while (parts.engine.settle());
     parts.outlet?.flush();
+    parts.udp?.flush();
     this.#timer.armAt(Math.min(parts.engine.nextDeadlineMs(), parts.stack.nextDeadlineMs()));
   }
 }

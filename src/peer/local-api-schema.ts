@@ -67,6 +67,8 @@ export const statusSchema = z.object({
   revision: z.number().int().optional(),
   lease: z.object({ endMs: z.number(), remainingMs: z.number() }).optional(),
   crypto: z.object({ name: z.string(), reason: z.string() }),
+  /** How datagrams are read and sent: "native", in batches, or "dgram", one by one, and then why. */
+  udp: z.object({ name: z.string(), reason: z.string() }),
   /** How the owner of a local TCP client is found; "refused": it can't be, and such clients are refused. */
   ownerCheck: z.enum(["sock-diag", "proc", "refused"]),
   peers: z.array(localPeerSchema),

@@ -1,29 +1,35 @@
 // The rootless packet path: engine, userspace stack and one UDP port in the main thread's loop.
 import type { Endpoint } from "../base/address.ts";
 import { MTU_DEFAULT_BYTES } from "../base/limits.ts";
-import { isProbe } from "../control/probe.ts";
+import { PROBE_BYTES, PROBE_FIRST_BYTE } from "../control/probe.ts";
 import type { DesiredState, OwnLease } from "../engine/desired-state.ts";
 import { Engine } from "../engine/engine.ts";
 import type { DenialRecord } from "../filter/contract.ts";
 import { cpuStopwatch, stopwatch } from "../io/clock.ts";
+import type { Arena } from "../io/ffi/arena.ts";
 import { osRandom } from "../io/os-random.ts";
-import { type DatagramHandler, DgramUdpPort } from "../io/udp.ts";
+import { type DatagramReceiver, type OpenedUdpPort, openUdpPort } from "../io/udp-port.ts";
 import type { Netstack } from "../netstack/contract.ts";
 import { LoopDriver } from "./driver.ts";
 import { leaseVerifier } from "./lease-verifier.ts";
 import { openPort, type PacketPath, type PathOptions, type PathReport, prefixed } from "./packet-path.ts";
+
+export interface LoopPathOptions extends PathOptions {
+  /** In which the crypto seals and opens in place: see `openPacketArena`. */
+  readonly arena: Arena | undefined;
+}
 
 export class LoopPath implements PacketPath {
   readonly turns: LoopDriver;
   readonly judge: Engine;
   readonly device = undefined;
   readonly ended = new Promise<Error | undefined>(() => undefined);
-  readonly #options: PathOptions;
+  readonly #options: LoopPathOptions;
   #stack: Netstack | undefined;
-  #udp: DgramUdpPort | undefined;
+  #opened: OpenedUdpPort | undefined;
   #signKey: Uint8Array | undefined;
 
-  constructor(options: PathOptions) {
+  constructor(options: LoopPathOptions) {
     const { crypto, keyPair, events, lastTimestamp } = options;
     this.#options = options;
     this.turns = new LoopDriver(options.clock);
@@ -50,20 +56,26 @@ export class LoopPath implements PacketPath {
   }
 
   get port(): number {
-    return this.#udp?.port ?? 0;
+    return this.#opened?.udp.port ?? 0;
   }
 
   readonly stackOutput = (nowMs: number, buffer: Uint8Array, offset: number, length: number): void =>
     this.turns.stackOutput(nowMs, buffer, offset, length);
 
   async open(stack: Netstack, port: number | undefined, former: number | undefined): Promise<void> {
-    const handler: DatagramHandler = (from, bytes) => {
-      if (isProbe(bytes)) this.#options.events.probeAnswer(bytes);
-      else this.turns.onDatagram(from, bytes);
+    const { arena, events } = this.#options;
+    const { onDatagram, onBurst } = this.turns.receiver;
+    const receiver: DatagramReceiver = {
+      onDatagram: (from, buffer, offset, length) => {
+        const isProbe = length === PROBE_BYTES && buffer[offset] === PROBE_FIRST_BYTE;
+        if (isProbe) events.probeAnswer(buffer.slice(offset, offset + length));
+        else onDatagram(from, buffer, offset, length);
+      },
+      onBurst,
     };
-    this.#udp = await openPort(port, former, (wanted) => DgramUdpPort.open(wanted, handler));
+    this.#opened = await openPort(port, former, (wanted) => openUdpPort(wanted, receiver, arena));
     this.#stack = stack;
-    this.turns.attach({ engine: this.judge, stack, udp: this.#udp });
+    this.turns.attach({ engine: this.judge, stack, udp: this.#opened.udp });
   }
 
   apply(nowMs: number, state: DesiredState): void {
@@ -99,7 +111,7 @@ export class LoopPath implements PacketPath {
   }
 
   sendProbe(to: Endpoint, bytes: Uint8Array): void {
-    this.#udp?.send(to, bytes, 0, bytes.length);
+    this.turns.turn(() => this.#opened?.udp.send(to, bytes, 0, bytes.length));
   }
 
   tellDenial(session: string, record: DenialRecord): void {
@@ -110,13 +122,14 @@ export class LoopPath implements PacketPath {
     const counters = {
       ...this.judge.counters(),
       ...prefixed("table", { ...this.judge.holdings() }),
-      ...prefixed("udp", this.#udp?.counters ?? {}),
+      ...prefixed("udp", this.#opened?.udp.counters ?? {}),
     };
-    return { peers: this.judge.status(), counters };
+    const udp = { name: this.#opened?.udp.kind ?? "none", reason: this.#opened?.reason ?? "" };
+    return { peers: this.judge.status(), udp, counters };
   }
 
   async close(): Promise<void> {
     this.turns.stop();
-    await this.#udp?.close();
+    await this.#opened?.udp.close();
   }
 }

@@ -4,14 +4,15 @@
 //   out: TUN → split → engine (filter, seal, in place) → runs of equal datagrams → sendmmsg with UDP_SEGMENT
 //   in:  recvmmsg with UDP_GRO → engine (open, filter, in place) → merge → TUN
 // All packets lie in one arena and are named by their offsets in it.
-import { type Endpoint, equalEndpoint, isV4, makeAddress, makeV4 } from "../base/address.ts";
+import { type Endpoint, makeAddress, makeV4 } from "../base/address.ts";
 import { assert } from "../base/assert.ts";
 import { readU16, readU32 } from "../base/bytes.ts";
 import { DOUBLE_ZERO } from "../base/double-zero.ts";
-import { DATAGRAM_MAX_BYTES, READS_FAIL_MAX_MS, UDP_RUN_MAX_BYTES, UDP_RUN_SEGMENTS_MAX } from "../base/limits.ts";
+import { READS_FAIL_MAX_MS } from "../base/limits.ts";
 import type { Engine, EngineSink } from "../engine/engine.ts";
 import type { Clock } from "../io/clock.ts";
 import type { DatagramSocket, PacketDevice, PacketMemory } from "../io/data-plane.ts";
+import { DatagramRuns, type RunCounters } from "../io/datagram-runs.ts";
 import { EBADF, EBADFD, errnoName } from "../io/ffi/errno.ts";
 import { POLLERR, POLLHUP, POLLIN, POLLNVAL } from "../io/ffi/poller.ts";
 import { IPV4_OFFSET_MASK } from "../wire/ipv4.ts";
@@ -22,7 +23,6 @@ import { type SplitDrop, Splitter } from "../wire/split.ts";
 import type { Sums } from "../wire/sums.ts";
 import { UDP_HEADER_BYTES } from "../wire/udp.ts";
 import { VNET_HEADER_BYTES } from "../wire/vnet-header.ts";
-import { DATA_HEADER_BYTES } from "../wire/wireguard.ts";
 
 /** What it waits on, in this order: wake-up, TUN, IPv4, IPv6. */
 export interface LoopPoller {
@@ -88,19 +88,16 @@ const SEND_BYTES = 1 << 19;
 // A super-packet's pieces, each at most this much larger, fit behind any offset below the rest.
 const SPLIT_MAX_BYTES = 1 << 18;
 const FLUSH_BYTES = 1 << 16; // what is sealed goes out before more is read: the other core has work sooner
-const SIDE_BYTES = 1 << 17; // datagrams and packets that come from elsewhere than the arena
+const SIDE_BYTES = 1 << 17; // packets that come from elsewhere than the arena
 const ROOM_BYTES = 64; // around a packet or datagram: headers before, padding and tag behind
 const SETTLE_ROUNDS_MAX = 1_000;
 
-export interface PacketLoopCounters {
+export interface PacketLoopCounters extends RunCounters {
   rounds: number;
   warmRounds: number;
   tunReads: number;
   tunWrites: number;
   datagramsIn: number;
-  datagramsOut: number;
-  runsOut: number;
-  noFamily: number;
   /** Our own datagrams, which the host routed into the device. */
   ownDatagrams: number;
   [drop: `split-${string}`]: number;
@@ -125,24 +122,13 @@ export class PacketLoop {
   readonly #merger: Merger;
   readonly #bytes: Uint8Array;
   readonly #readAt: number;
-  readonly #sendStart: number;
-  readonly #sideOutStart: number;
+  readonly #runs: DatagramRuns;
   readonly #sideInStart: number;
   #engine: Engine | undefined;
   #stopped = false;
   #nowMs = DOUBLE_ZERO;
   #isWarmingUp = true;
-  /** Where the next packet to be sealed is put. */
-  #sendAt: number;
-  #sideOutAt: number;
   #sideInAt: number;
-  // The run that grows: equal datagrams back to back, to one endpoint.
-  #runAt = 0;
-  #runEnd = 0;
-  #runSegmentBytes = 0;
-  #runSegments = 0;
-  #runTo: Endpoint | undefined;
-  #unflushedBytes = 0;
   /** When a packet was last read from the device or written to it. */
   #packetMs = Number.NEGATIVE_INFINITY;
   readonly #ownPort: number;
@@ -155,11 +141,16 @@ export class PacketLoop {
     this.#nowMs = parts.clock.nowMs();
     this.#ownPort = (parts.v4 ?? parts.v6)?.port ?? 0;
     this.#readAt = parts.memory.allocateAt(SUPER_PACKET_BYTES + ROOM_BYTES) + 2; // its packet at a multiple of four
-    this.#sendStart = parts.memory.allocateAt(SEND_BYTES + ROOM_BYTES);
-    this.#sideOutStart = parts.memory.allocateAt(SIDE_BYTES + ROOM_BYTES);
+    const { memory, v4, v6 } = parts;
+    this.#runs = new DatagramRuns({
+      memory,
+      v4,
+      v6,
+      counters: this.counters,
+      sendBytes: SEND_BYTES,
+      reserveBytes: SPLIT_MAX_BYTES,
+    });
     this.#sideInStart = parts.memory.allocateAt(SIDE_BYTES + ROOM_BYTES);
-    this.#sendAt = this.#sendStart;
-    this.#sideOutAt = this.#sideOutStart;
     this.#sideInAt = this.#sideInStart;
     this.#splitter = new Splitter(parts.sums);
     const write = (offsets: Int32Array, lengths: Int32Array, count: number): void =>
@@ -168,7 +159,8 @@ export class PacketLoop {
   }
 
   /** What the loop takes of the arena. */
-  static readonly arenaBytes = SUPER_PACKET_BYTES + SEND_BYTES + 2 * SIDE_BYTES + 8 * ROOM_BYTES + 4_096;
+  static readonly arenaBytes =
+    SUPER_PACKET_BYTES + DatagramRuns.arenaBytes(SEND_BYTES) + SIDE_BYTES + 4 * ROOM_BYTES + 4_096;
 
   /** The engine needs the loop's sink, the loop the engine. */
   attach(engine: Engine): void {
@@ -177,7 +169,7 @@ export class PacketLoop {
 
   /** The part of the engine's sink that moves bytes. */
   readonly engineSink: Pick<EngineSink, "sendDatagram" | "deliverPacket"> = {
-    sendDatagram: (to, buffer, offset, length) => this.#send(to, buffer, offset, length),
+    sendDatagram: (to, buffer, offset, length) => this.#runs.send(to, buffer, offset, length),
     deliverPacket: (_session, buffer, offset, length) => this.#deliver(buffer, offset, length),
   };
 
@@ -222,7 +214,7 @@ export class PacketLoop {
     } while (engine.settle());
     this.#merger.flush();
     this.#sideInAt = this.#sideInStart;
-    this.#flushSends();
+    this.#runs.flush();
     this.#parts.aside?.flush();
   }
 
@@ -232,12 +224,12 @@ export class PacketLoop {
 
   /** A datagram of somebody else's making, by the same sockets; goes out when the round settles. */
   sendDatagram(to: Endpoint, bytes: Uint8Array): void {
-    this.#send(to, bytes, 0, bytes.length);
+    this.#runs.send(to, bytes, 0, bytes.length);
   }
 
   /** A packet of the userspace stack, into a tunnel as if the host had sent it. */
   sendPacket(buffer: Uint8Array, offset: number, length: number): void {
-    const at = this.#placeForPacket();
+    const at = this.#runs.placeForPacket();
     this.#bytes.set(buffer.subarray(offset, offset + length), at);
     this.#engine?.handlePacket(this.#nowMs, this.#bytes, at, length);
   }
@@ -299,9 +291,9 @@ export class PacketLoop {
       this.#packetMs = this.#nowMs;
       if (this.#isOwnDatagram(length)) this.counters.ownDatagrams += this.#piecesOf(length);
       else this.#splitAndSend(length);
-      if (this.#unflushedBytes < FLUSH_BYTES) continue;
+      if (this.#runs.unflushedBytes < FLUSH_BYTES) continue;
       const waits = this.#sendWaits();
-      this.#flushSends();
+      this.#runs.flush();
       if (this.#sendWaits() !== waits) return; // each waits long: what comes in has its turn in between
     }
   }
@@ -361,7 +353,7 @@ export class PacketLoop {
     const packetAt = this.#readAt + VNET_HEADER_BYTES;
     const isForStack = aside?.isForStack(this.#bytes, packetAt, length - VNET_HEADER_BYTES) === true;
     for (let piece = 0; piece < pieces; piece++) {
-      const at = this.#placeForPacket();
+      const at = this.#runs.placeForPacket();
       const pieceBytes = splitter.write(piece, this.#bytes, at);
       if (isForStack) aside.giveToStack(this.#bytes, at, pieceBytes);
       else {
@@ -371,87 +363,8 @@ export class PacketLoop {
     }
   }
 
-  /** Where the next packet is to stand so that its datagram follows the last one. */
-  #placeForPacket(): number {
-    if (this.#sendAt > this.#sendStart + SEND_BYTES - SPLIT_MAX_BYTES) this.#flushSends();
-    return this.#sendAt + DATA_HEADER_BYTES;
-  }
-
   #count(name: `split-${SplitDrop}` | `tun-${"read" | "write"}-${string}`): void {
     this.counters[name] = (this.counters[name] ?? 0) + 1;
-  }
-
-  /**
-   * A datagram that lies where the next was to be put stays there; any other (a handshake, a packet that had waited) is
-   * copied aside: another may be in the making there.
-   */
-  #send(to: Endpoint, buffer: Uint8Array, offset: number, length: number): void {
-    let at = offset;
-    if (buffer !== this.#bytes || offset < this.#sendStart || offset >= this.#sendStart + SEND_BYTES) {
-      at = this.#copyAside(buffer, offset, length);
-    } else if (offset === this.#sendAt) this.#sendAt += length;
-    this.counters.datagramsOut++;
-    this.#unflushedBytes += length;
-    if (at === this.#runEnd && this.#fitsRun(to, length)) {
-      this.#runEnd += length;
-      this.#runSegments++;
-      if (length < this.#runSegmentBytes) this.#closeRun(); // only the last may be shorter
-      return;
-    }
-    this.#closeRun();
-    this.#runAt = at;
-    this.#runEnd = at + length;
-    this.#runSegmentBytes = length;
-    this.#runSegments = 1;
-    this.#runTo = to;
-  }
-
-  #fitsRun(to: Endpoint, length: number): boolean {
-    const known = this.#runTo;
-    return (
-      known !== undefined &&
-      (known === to || equalEndpoint(known, to)) &&
-      length <= this.#runSegmentBytes &&
-      this.#runSegments < UDP_RUN_SEGMENTS_MAX &&
-      this.#runEnd + length - this.#runAt <= UDP_RUN_MAX_BYTES
-    );
-  }
-
-  #closeRun(): void {
-    const to = this.#runTo;
-    if (to === undefined) return;
-    this.#runTo = undefined;
-    const socket = isV4(to.address) ? this.#parts.v4 : this.#parts.v6;
-    if (socket === undefined) {
-      this.counters.noFamily++;
-      return;
-    }
-    this.counters.runsOut++;
-    socket.push(this.#runAt, this.#runEnd - this.#runAt, this.#runSegmentBytes, to);
-  }
-
-  #flushSends(): void {
-    this.#closeRun();
-    this.#parts.v4?.flush();
-    this.#parts.v6?.flush();
-    this.#sendAt = this.#sendStart;
-    this.#sideOutAt = this.#sideOutStart;
-    this.#unflushedBytes = 0;
-  }
-
-  /** What was pushed is sent first when there is no more room: nothing is overwritten that waits. */
-  #copyAside(buffer: Uint8Array, offset: number, length: number): number {
-    assert(length <= DATAGRAM_MAX_BYTES, "a datagram of a known size");
-    if (this.#sideOutAt + length > this.#sideOutStart + SIDE_BYTES) {
-      this.#closeRun();
-      this.#parts.v4?.flush();
-      this.#parts.v6?.flush();
-      this.#sideOutAt = this.#sideOutStart;
-    }
-    const at = this.#sideOutAt;
-    this.#bytes.set(buffer.subarray(offset, offset + length), at);
-    this.#sideOutAt += length;
-    return at;
   }
 
   // ── in ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -39,6 +39,8 @@ export interface PathOptions {
 
 export interface PathReport {
   readonly peers: readonly PeerStatus[];
+  /** What the UDP port is made of, and why not of the best; "" when it is. */
+  readonly udp: { readonly name: string; readonly reason: string };
   /** What became of datagrams and packets, by name. */
   readonly counters: Readonly<Record<string, number>>;
 }

@@ -130,6 +130,7 @@ export class PeerHost implements LocalApiHost {
         ? {}
         : { lease: { endMs: leaseEndMs, remainingMs: Math.max(0, leaseEndMs - nowMs - facts.coordinatorOffsetMs()) } }),
       crypto: facts.crypto,
+      udp: report.udp,
       ownerCheck: facts.ownerCheck,
       peers: peersIn(netmap, report),
       services: (netmap?.services ?? []).map(describeService),

@@ -12,7 +12,9 @@ import type { Crypto } from "../crypto/provider.ts";
 import type { FlowRecord } from "../filter/contract.ts";
 import { type Clock, SystemClock } from "../io/clock.ts";
 import { type CryptoChoice, chooseCrypto } from "../io/crypto-choice.ts";
+import type { Arena } from "../io/ffi/arena.ts";
 import type { TunDevice } from "../io/ffi/tun-device.ts";
+import { openPacketArena } from "../io/native-udp-port.ts";
 import { osRandom } from "../io/os-random.ts";
 import { SOFTWARE, SOFTWARE_VERSION } from "../io/version.ts";
 import { UserspaceStack } from "../netstack/stack.ts";
@@ -82,7 +84,11 @@ export interface RunningPeer {
  * @throws WirebadgeError, with nothing left open
  */
 export async function startPeer(options: PeerOptions): Promise<RunningPeer> {
-  const choice = chooseCrypto(options.requireNative ? { require: "native" } : {});
+  const arena = options.tun === undefined ? openPacketArena() : undefined; // with a device the data thread has its own
+  const choice = chooseCrypto({
+    ...(arena === undefined ? {} : { arena }),
+    ...(options.requireNative ? { require: "native" } : {}),
+  });
   parseOffers(options); // mistakes, and what this machine can't do, are told before anything is enrolled
   const host = options.tun === undefined ? undefined : openHost(options.tun);
   let store: SessionStore;
@@ -92,7 +98,7 @@ export async function startPeer(options: PeerOptions): Promise<RunningPeer> {
     host?.tun.close();
     throw error;
   }
-  const peer = new Peer(options, store, choice, host);
+  const peer = new Peer(options, store, { ...choice, arena }, host);
   try {
     return await peer.start();
   } catch (error) {
@@ -101,6 +107,11 @@ export async function startPeer(options: PeerOptions): Promise<RunningPeer> {
     });
     throw error;
   }
+}
+
+interface ChosenCrypto extends CryptoChoice {
+  /** In which it seals and opens in place. */
+  readonly arena: Arena | undefined;
 }
 
 interface OpenedHost {
@@ -116,7 +127,7 @@ function openHost(name: string): OpenedHost {
 class Peer {
   readonly #options: PeerOptions;
   readonly #store: SessionStore;
-  readonly #choice: CryptoChoice;
+  readonly #choice: ChosenCrypto;
   readonly #clock: Clock = new SystemClock();
   readonly #startedMs: number;
   readonly #path: PacketPath;
@@ -140,7 +151,7 @@ class Peer {
   readonly #stopped: Promise<Error | undefined>;
   #stopping: Promise<void> | undefined;
 
-  constructor(options: PeerOptions, store: SessionStore, choice: CryptoChoice, host: OpenedHost | undefined) {
+  constructor(options: PeerOptions, store: SessionStore, choice: ChosenCrypto, host: OpenedHost | undefined) {
     this.#options = options;
     this.#host = host;
     this.#store = store;
@@ -290,7 +301,7 @@ class Peer {
       : undefined;
     const options = { crypto, keyPair, clock: this.#clock, logger, lastTimestamp, events: this.#pathEvents() };
     return host === undefined
-      ? new LoopPath(options)
+      ? new LoopPath({ ...options, arena: this.#choice.arena })
       : new TunPath({
           ...options,
           ...host,

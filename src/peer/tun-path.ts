@@ -267,7 +267,8 @@ export class TunPath implements PacketPath {
     const status = await this.#thread?.status().catch(() => undefined);
     this.#lastStatus = status ?? this.#lastStatus;
     const { peers = [], counters = {} } = this.#lastStatus ?? {};
-    return { peers, counters: { ...counters, ...prefixed("stack", { "output-lost": this.#packetsLost }) } };
+    const udp = { name: "native", reason: "" };
+    return { peers, udp, counters: { ...counters, ...prefixed("stack", { "output-lost": this.#packetsLost }) } };
   }
 
   async close(): Promise<void> {

@@ -9,8 +9,9 @@ import { MTU_DEFAULT_BYTES } from "../base/limits.ts";
 import { Engine, type EngineSink } from "../engine/engine.ts";
 import { cpuStopwatch, SystemClock, stopwatch } from "../io/clock.ts";
 import { chooseCrypto } from "../io/crypto-choice.ts";
+import { openPacketArena } from "../io/native-udp-port.ts";
 import { osRandom } from "../io/os-random.ts";
-import { DgramUdpPort } from "../io/udp.ts";
+import { openUdpPort, type UdpPort } from "../io/udp-port.ts";
 import { UserspaceStack } from "../netstack/stack.ts";
 import { DenialFeed } from "./denial-feed.ts";
 import { LoopDriver } from "./driver.ts";
@@ -77,7 +78,8 @@ class WgMode {
   readonly #gateway: Gateway;
   readonly #owner = OwnerCheck.open();
   readonly #endpoints: WgEndpoints;
-  #udp: DgramUdpPort | undefined;
+  readonly #arena = openPacketArena();
+  #udp: UdpPort | undefined;
   #entryPoints: EntryPoints | undefined;
   #revision = 0;
   #closed = false;
@@ -86,7 +88,10 @@ class WgMode {
     this.#options = options;
     this.#config = config;
     this.#endpoints = new WgEndpoints({ logger: options.logger, onChange: () => this.#apply() });
-    const { crypto } = chooseCrypto(options.requireNative ? { require: "native" } : {});
+    const { crypto } = chooseCrypto({
+      ...(this.#arena === undefined ? {} : { arena: this.#arena }),
+      ...(options.requireNative ? { require: "native" } : {}),
+    });
     const mtuBytes = config.mtuBytes ?? MTU_DEFAULT_BYTES;
     this.#driver = new LoopDriver(new SystemClock());
     this.#engine = new Engine({
@@ -128,7 +133,9 @@ class WgMode {
 
   async start(): Promise<RunningWg> {
     const { listenPort, ownAddresses, peers } = this.#config;
-    this.#udp = await DgramUdpPort.open(listenPort ?? 0, this.#driver.onDatagram);
+    const { udp, reason } = await openUdpPort(listenPort ?? 0, this.#driver.receiver, this.#arena);
+    this.#udp = udp;
+    this.#options.logger.debug({ event: "udp", port: udp.port, kind: udp.kind, reason }, "UDP port open");
     this.#driver.attach({ engine: this.#engine, stack: this.#stack, udp: this.#udp });
     this.#stack.setLocalAddresses(ownAddresses);
     await this.#endpoints.setPeers(peers);

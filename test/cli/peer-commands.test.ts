@@ -392,6 +392,7 @@ describe("questions to a running peer", () => {
       policyVersion: 2,
       revision: 9,
       lease: { endMs: NOW_MS + 200_000, remainingMs: 200_000 },
+      udp: { name: "native", reason: "" },
       crypto: { name: "portable", reason: "no FFI" },
       ownerCheck: "proc",
       peers: [

@@ -10,8 +10,8 @@ import { parseJoinToken } from "../../src/control/token.ts";
 import { encodeLease, PEER_LINK_PORT } from "../../src/engine/peer-link.ts";
 import { SystemClock } from "../../src/io/clock.ts";
 import { chooseCrypto } from "../../src/io/crypto-choice.ts";
+import { DgramUdpPort } from "../../src/io/dgram-udp-port.ts";
 import { osRandom } from "../../src/io/os-random.ts";
-import { DgramUdpPort } from "../../src/io/udp.ts";
 import { UserspaceStack } from "../../src/netstack/stack.ts";
 import { ControlClient } from "../../src/peer/control-client.ts";
 import { Device } from "../../src/wireguard/device.ts";
@@ -105,7 +105,10 @@ export class HostilePeer {
   /** Enrols; with its first netmap and lease it is ready. */
   static async join(token: string): Promise<HostilePeer> {
     const peer = new HostilePeer(token);
-    peer.#udp = await DgramUdpPort.open(0, (from, bytes) => peer.#onDatagram(from, bytes));
+    peer.#udp = await DgramUdpPort.open(0, {
+      onDatagram: (from, buffer, offset, length) => peer.#onDatagram(from, buffer.subarray(offset, offset + length)),
+      onBurst: (give) => give(),
+    });
     peer.#control.setEndpoints([`127.0.0.1:${peer.#udp.port}`]);
     peer.#control.start();
     await peer.#control.ready;

@@ -6,8 +6,9 @@ import { Engine } from "../../src/engine/engine.ts";
 import { quietSink } from "../../src/engine/quiet-sink.ts";
 import { SystemClock, stopwatch } from "../../src/io/clock.ts";
 import { chooseCrypto } from "../../src/io/crypto-choice.ts";
+import { DgramUdpPort } from "../../src/io/dgram-udp-port.ts";
 import { osRandom } from "../../src/io/os-random.ts";
-import { DgramUdpPort, type UdpPort } from "../../src/io/udp.ts";
+import type { DatagramReceiver, UdpPort } from "../../src/io/udp-port.ts";
 import { UserspaceStack } from "../../src/netstack/stack.ts";
 import { LoopDriver } from "../../src/peer/driver.ts";
 
@@ -24,8 +25,6 @@ export interface StackOptions {
   readonly addresses: readonly string[];
   readonly mtuBytes: number;
 }
-
-export type Receive = (from: Endpoint, bytes: Uint8Array) => void;
 
 const address = (text: string): Address => parseAddress(text)!;
 
@@ -61,9 +60,9 @@ export class EngineStack {
   }
 
   /** `open` makes the outer UDP port, which gives to its argument what comes. */
-  static async start(options: StackOptions, open: (receive: Receive) => Promise<UdpPort> | UdpPort) {
+  static async start(options: StackOptions, open: (receiver: DatagramReceiver) => Promise<UdpPort> | UdpPort) {
     const made = new EngineStack(options);
-    made.driver.attach({ engine: made.engine, stack: made.stack, udp: await open(made.driver.onDatagram) });
+    made.driver.attach({ engine: made.engine, stack: made.stack, udp: await open(made.driver.receiver) });
     return made;
   }
 
@@ -98,17 +97,20 @@ export class EngineStack {
   }
 
   /** The outer UDP port of a tunnel inside this one. */
-  portInside(local: Endpoint, receive: Receive): UdpPort {
+  portInside(local: Endpoint, receiver: DatagramReceiver): UdpPort {
     const socket = this.driver.turn(() => this.stack.bindUdp(local));
     if (socket === undefined) throw new Error("the port is taken");
-    socket.onDatagram = (remote, bytes) => receive(remote, bytes.slice());
+    socket.onDatagram = (remote, bytes) => receiver.onDatagram(remote, bytes.slice(), 0, bytes.length);
     return {
+      kind: "dgram",
       port: local.port,
+      packets: undefined,
       counters: {},
       send: (to, buffer, offset, length) => {
         const bytes = buffer.slice(offset, offset + length);
         this.driver.turn((nowMs) => socket.send(nowMs, to, bytes));
       },
+      flush: () => undefined,
       close: async () => socket.close(),
     };
   }
@@ -117,5 +119,5 @@ export class EngineStack {
 /** The outer UDP port of the host. */
 export const hostPort =
   (port: number) =>
-  (receive: Receive): Promise<UdpPort> =>
-    DgramUdpPort.open(port, receive);
+  (receiver: DatagramReceiver): Promise<UdpPort> =>
+    DgramUdpPort.open(port, receiver);

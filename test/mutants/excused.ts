@@ -323,14 +323,4 @@ export const EXCUSED: readonly Excuse[] = [
     text: 'this.#stage === "closed"',
     reason: "closing empties what waits, and nothing is put there after it",
   },
-  ...[
-    ["isUdpHandle", '!("fd" in handle && "recvStart" in handle)'],
-    ["isUdpHandle", '!("recvStop" in handle)'],
-    ["handleOf", '!("handle" in state)'],
-  ].map(([inside, text]) => ({
-    file: "src/io/udp-inlet.ts",
-    inside: inside!,
-    text: text!,
-    reason: "for the type checker: what isn't there is undefined, which the next question refuses",
-  })),
 ];

@@ -21,6 +21,7 @@ const STATUS: Status = {
   publicKey: "k",
   addresses: ["fd00::1"],
   listenPort: 51820,
+  udp: { name: "native", reason: "" },
   crypto: { name: "native", reason: "passed its vectors" },
   ownerCheck: "sock-diag",
   peers: [],

@@ -1,22 +1,10 @@
-// The outer UDP port: one socket a family on the same port number, by Node's dgram. Never throws after it has opened:
-// what can't be sent is counted by errno name ([WG] treats the network as lossy).
+// The outer UDP port by Node's dgram: one socket a family on the same port number, a datagram a call and an event.
+// Never throws after it has opened: what can't be sent is counted by errno name ([WG] treats the network as lossy).
 import { createSocket, type RemoteInfo, type Socket } from "node:dgram";
 import { type Address, type Endpoint, formatAddress, isV4, parseAddress } from "../base/address.ts";
-import { ADDRESSES_REMEMBERED_MAX } from "../base/limits.ts";
-import { UdpDrain } from "./ffi/udp-drain.ts";
+import { ADDRESSES_REMEMBERED_MAX, DATAGRAM_MAX_BYTES } from "../base/limits.ts";
 import { errnoOf, isFamilyMissing, portTaken } from "./port-taken.ts";
-import { UdpInlet } from "./udp-inlet.ts";
-
-export interface UdpPort {
-  readonly port: number;
-  /** The bytes are copied or sent before it returns. */
-  send(endpoint: Endpoint, buffer: Uint8Array, offset: number, length: number): void;
-  close(): Promise<void>;
-  readonly counters: Readonly<Record<string, number>>;
-}
-
-/** The bytes are valid during the call only; it may change them. */
-export type DatagramHandler = (from: Endpoint, bytes: Uint8Array) => void;
+import type { DatagramReceiver, UdpPort } from "./udp-port.ts";
 
 const SOCKET_BUFFER_BYTES = 4 * 1024 * 1024;
 
@@ -77,27 +65,25 @@ export class ParsedAddresses {
 }
 
 export class DgramUdpPort implements UdpPort {
+  readonly kind = "dgram";
   readonly port: number;
+  readonly packets = undefined;
   readonly counters: Record<string, number> = {};
   readonly #v4: Socket | undefined;
   readonly #v6: Socket | undefined;
-  readonly #inlets: UdpInlet[] = [];
+  readonly #receiver: DatagramReceiver;
   readonly #onSent: (error: Error | null) => void;
   readonly #parsed = new ParsedAddresses();
+  #closed: Promise<void> | undefined;
   #lastText = "";
   #lastPort = 0;
   #lastEndpoint: Endpoint | undefined;
 
-  private constructor(
-    port: number,
-    v4: Socket | undefined,
-    v6: Socket | undefined,
-    handler: DatagramHandler,
-    drains: boolean,
-  ) {
+  private constructor(port: number, v4: Socket | undefined, v6: Socket | undefined, receiver: DatagramReceiver) {
     this.port = port;
     this.#v4 = v4;
     this.#v6 = v6;
+    this.#receiver = receiver;
     this.#onSent = (error) => {
       if (error !== null) this.#count(`send-${errnoOf(error)}`);
     };
@@ -105,23 +91,15 @@ export class DgramUdpPort implements UdpPort {
       if (socket === undefined) continue;
       enlargeBuffers(socket, this.counters);
       socket.on("error", (error) => this.#count(`socket-${errnoOf(error)}`));
-      const inlet = new UdpInlet({
-        socket,
-        drain: drains ? UdpDrain.open() : undefined,
-        handler,
-        endpointOf: (info) => this.#endpointOf(info),
-        count: (name, count) => this.#count(name, count),
-      });
-      this.#inlets.push(inlet);
+      socket.on("message", (bytes, info) => this.#onMessage(bytes, info));
     }
   }
 
   /**
-   * Port 0 lets the system choose. A machine without IPv6 (or IPv4) gets the other family alone. `drains`: many
-   * datagrams are read by one system call, where there is one.
+   * Port 0 lets the system choose. A machine without IPv6 (or IPv4) gets the other family alone.
    * @throws WirebadgeError PORT_TAKEN
    */
-  static async open(port: number, handler: DatagramHandler, drains = true): Promise<DgramUdpPort> {
+  static async open(port: number, receiver: DatagramReceiver): Promise<DgramUdpPort> {
     for (let attempt = 0; ; attempt++) {
       let v4: Socket | undefined;
       try {
@@ -132,10 +110,10 @@ export class DgramUdpPort implements UdpPort {
       const chosen = v4?.address().port ?? port;
       try {
         const v6 = await bind("udp6", chosen, undefined);
-        return new DgramUdpPort(v6.address().port, v4, v6, handler, drains);
+        return new DgramUdpPort(v6.address().port, v4, v6, receiver);
       } catch (error) {
         if (v4 !== undefined && isFamilyMissing(error)) {
-          return new DgramUdpPort(chosen, v4, undefined, handler, drains);
+          return new DgramUdpPort(chosen, v4, undefined, receiver);
         }
         v4?.close();
         // The number that the system chose for IPv4 may be taken for IPv6: choose again, a bounded number of times.
@@ -156,8 +134,16 @@ export class DgramUdpPort implements UdpPort {
     socket.send(copy, endpoint.port, this.#textOf(endpoint), this.#onSent);
   }
 
-  async close(): Promise<void> {
-    for (const inlet of this.#inlets) inlet.close();
+  flush(): void {
+    // Nothing waits: each datagram goes by itself.
+  }
+
+  close(): Promise<void> {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  async #close(): Promise<void> {
     await Promise.all(
       [this.#v4, this.#v6].map((socket) =>
         socket === undefined ? undefined : new Promise<void>((resolve) => socket.close(() => resolve())),
@@ -165,8 +151,14 @@ export class DgramUdpPort implements UdpPort {
     );
   }
 
-  #count(name: string, count = 1): void {
-    this.counters[name] = (this.counters[name] ?? 0) + count;
+  #count(name: string): void {
+    this.counters[name] = (this.counters[name] ?? 0) + 1;
+  }
+
+  #onMessage(bytes: Buffer, info: RemoteInfo): void {
+    const from = this.#endpointOf(info);
+    if (bytes.length > DATAGRAM_MAX_BYTES) this.#count("receive-too-long");
+    else if (from !== undefined) this.#receiver.onDatagram(from, bytes, 0, bytes.length);
   }
 
   #endpointOf(info: RemoteInfo): Endpoint | undefined {
