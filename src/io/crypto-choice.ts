@@ -17,7 +17,7 @@ export interface CryptoChoiceOptions {
   /** Refuse to run on anything slower. */
   readonly require?: "native";
   /** Where packets lie, so that they are sealed in place; an own small one when absent. */
-  readonly arena?: Arena;
+  readonly arena?: Arena | undefined;
   /** Builds the native provider; another one in tests. */
   readonly build?: (arena?: Arena, options?: NativeCryptoOptions) => Crypto;
 }

@@ -45,6 +45,9 @@ export class DatagramRuns {
   #runSegments = 0;
   #runTo: Endpoint | undefined;
   #unflushedBytes = 0;
+  /** What packets were last put from, and where that lies in `bytes`; −1: elsewhere. */
+  #source: Uint8Array | undefined;
+  #sourceAt = -1;
 
   constructor(parts: DatagramRunsParts) {
     this.#parts = parts;
@@ -73,6 +76,19 @@ export class DatagramRuns {
   placeForPacket(): number {
     if (this.#sendAt > this.#sendEnd - this.#parts.reserveBytes) this.flush();
     return this.#sendAt + DATA_HEADER_BYTES;
+  }
+
+  /** The same of a packet that has been made elsewhere: copied there. */
+  putPacket(buffer: Uint8Array, offset: number, length: number): number {
+    const at = this.placeForPacket();
+    if (buffer !== this.#source) {
+      this.#source = buffer;
+      this.#sourceAt = buffer.buffer === this.bytes.buffer ? buffer.byteOffset : -1;
+    }
+    const from = this.#sourceAt + offset;
+    if (this.#sourceAt >= 0) this.bytes.copyWithin(at, from, from + length);
+    else this.bytes.set(buffer.subarray(offset, offset + length), at);
+    return at;
   }
 
   /**

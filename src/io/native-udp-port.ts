@@ -6,30 +6,18 @@ import type { Endpoint } from "../base/address.ts";
 import { WirebadgeError } from "../base/errors.ts";
 import { DATAGRAM_MAX_BYTES, UDP_BURST_MESSAGES_MAX, UDP_RUNS_QUEUED_MAX } from "../base/limits.ts";
 import { DatagramRuns, type RunCounters } from "./datagram-runs.ts";
-import { Arena } from "./ffi/arena.ts";
+import type { Arena } from "./ffi/arena.ts";
 import { errnoName } from "./ffi/errno.ts";
 import { Readiness, type StartPoll } from "./ffi/readiness.ts";
 import { type UdpPair, UdpSocket, udpSocketArenaBytes } from "./ffi/udp-socket.ts";
-import { NATIVE_CRYPTO_ARENA_BYTES } from "./native-crypto.ts";
 import type { DatagramReceiver, UdpPort } from "./udp-port.ts";
 
-const SEND_BYTES = 1 << 17; // two flushes' worth: what lies there stays in the caches
+const SEND_BYTES = 1 << 17; // two runs of full packets; then they are sent: what lies there stays in the caches
 const RESERVE_BYTES = 4_096; // a packet of any MTU with its header and tag
 
-const PORT_ARENA_BYTES =
+/** What a port takes of its arena. */
+export const NATIVE_UDP_PORT_ARENA_BYTES =
   DatagramRuns.arenaBytes(SEND_BYTES) + 2 * udpSocketArenaBytes(UDP_RUNS_QUEUED_MAX, UDP_BURST_MESSAGES_MAX);
-
-/**
- * The memory in which a rootless peer's packets lie, for its crypto (which may be built twice, see crypto-choice.ts)
- * and its port alike. Undefined where native calls can't be had: then both do without.
- */
-export function openPacketArena(): Arena | undefined {
-  try {
-    return new Arena(2 * NATIVE_CRYPTO_ARENA_BYTES + PORT_ARENA_BYTES);
-  } catch {
-    return undefined; // no FFI here
-  }
-}
 
 export class NativeUdpPort implements UdpPort {
   readonly kind = "native";
@@ -58,8 +46,8 @@ export class NativeUdpPort implements UdpPort {
   }
 
   /**
-   * Takes of an arena of `openPacketArena`, once. Port 0 lets the system choose; a machine without IPv6 (or IPv4) gets
-   * the other family alone.
+   * Takes NATIVE_UDP_PORT_ARENA_BYTES of the arena, for good. Port 0 lets the system choose; a machine without IPv6 (or
+   * IPv4) gets the other family alone.
    * @throws WirebadgeError PORT_TAKEN, NATIVE_UNAVAILABLE
    */
   static open(arena: Arena, port: number, receiver: DatagramReceiver, startPoll?: StartPoll): NativeUdpPort {

@@ -36,7 +36,8 @@ export interface OpenedUdpPort {
 }
 
 /**
- * Port 0 lets the system choose. `arena` is of `openPacketArena`, for this port alone; `startPoll` as in `Readiness`.
+ * Port 0 lets the system choose. `arena` is that of `openPacketArena`, for this port alone; `startPoll` as in
+ * `Readiness`.
  * @throws WirebadgeError PORT_TAKEN
  */
 export async function openUdpPort(

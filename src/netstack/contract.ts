@@ -99,6 +99,11 @@ export interface Netstack {
   /** Destinations that this stack also ends flows for (gateway routes and services). Echo to them is not answered. */
   setTransit(prefixes: readonly Prefix[]): void;
   handlePacket(nowMs: number, buffer: Uint8Array, offset: number, length: number): void;
+  /**
+   * At the end of a turn: what was put off in it. (A stack that is not made with `isSettled` puts nothing off.) It may
+   * send, and call readers.
+   */
+  settle(nowMs: number): void;
   handleTimeout(nowMs: number): void;
   /** Infinity when nothing is due. */
   nextDeadlineMs(): number;

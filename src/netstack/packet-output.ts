@@ -3,24 +3,37 @@
 // §4.1).
 import type { Endpoint } from "../base/address.ts";
 import { isV4 } from "../base/address.ts";
+import { assert } from "../base/assert.ts";
 import { PACKET_MAX_BYTES } from "../base/limits.ts";
 import { ipHeaderBytes, writeIpHeader } from "../wire/ip-header.ts";
+import { plainSums, type Sums } from "../wire/sums.ts";
 
 /** NetstackHandler.output promises this much on both sides. */
 export const HEADROOM_BYTES = 32;
 
 export type Emit = (nowMs: number, buffer: Uint8Array, offset: number, length: number) => void;
 
+/** Of whoever runs the stack: packets of up to PACKET_MAX_BYTES are made in `buffer`. */
+export interface StackMemory {
+  readonly buffer: Uint8Array;
+  /** By which TCP sums segments, also those that come, wherever they lie. */
+  readonly sum: Sums["sum"];
+}
+
 export class PacketOutput {
   readonly buffer: Uint8Array;
   readonly mtuBytes: number;
+  readonly sum: Sums["sum"];
   readonly #emit: Emit;
   packets = 0;
 
-  constructor(mtuBytes: number, emit: Emit) {
+  constructor(mtuBytes: number, emit: Emit, memory?: StackMemory) {
     this.mtuBytes = mtuBytes;
     this.#emit = emit;
-    this.buffer = new Uint8Array(Math.max(mtuBytes, PACKET_MAX_BYTES) + 2 * HEADROOM_BYTES);
+    const bytes = Math.max(mtuBytes, PACKET_MAX_BYTES) + 2 * HEADROOM_BYTES;
+    this.buffer = memory?.buffer ?? new Uint8Array(bytes);
+    assert(this.buffer.length >= bytes, "the memory is large enough for a packet");
+    this.sum = memory?.sum ?? plainSums.sum;
   }
 
   /** Sends what was built from HEADROOM_BYTES on. */

@@ -22,7 +22,7 @@ import { DatagramOutput } from "./datagram-output.ts";
 import { Deadlines } from "./deadlines.ts";
 import { type FragmentDrop, Fragments } from "./fragments.ts";
 import { Icmp, type IcmpCounter } from "./icmp.ts";
-import { PacketOutput } from "./packet-output.ts";
+import { PacketOutput, type StackMemory } from "./packet-output.ts";
 import { PathMtus } from "./path-mtu.ts";
 import type { CongestionName } from "./tcp/congestion.ts";
 import type { TcpCounter } from "./tcp/host.ts";
@@ -45,6 +45,10 @@ export interface UserspaceStackOptions {
   /** Of the packets it makes, IP header included; at least 1,280. */
   readonly mtuBytes: number;
   readonly handler: NetstackHandler;
+  /** Its own when absent. */
+  readonly memory?: StackMemory | undefined;
+  /** `settle` is called at the end of each turn: what follows from a burst of segments follows once. */
+  readonly isSettled?: boolean;
   /**
    * Per connection, and then they stay so; else they begin with what base/limits.ts says and grow where a path needs
    * it.
@@ -68,21 +72,21 @@ export class UserspaceStack implements Netstack {
   readonly #isOurs = (): boolean => this.#checkOurs();
 
   constructor(options: UserspaceStackOptions) {
-    const { random, mtuBytes, handler } = options;
+    const { random, mtuBytes, handler, isSettled = false } = options;
     assert(mtuBytes >= MTU_MIN_BYTES, "MTU of at least 1280");
     const count = (what: StackCounter): void => this.#count(what);
     const sendUnreachable: Icmp["sendUnreachable"] = (...about) => this.#icmp.sendUnreachable(...about);
     const deadlines = this.#deadlines;
     const paths = new PathMtus(mtuBytes);
-    const output = new PacketOutput(mtuBytes, (nowMs, buffer, offset, length) =>
-      handler.output(nowMs, buffer, offset, length),
-    );
+    const emit = (nowMs: number, buffer: Uint8Array, offset: number, length: number): void =>
+      handler.output(nowMs, buffer, offset, length);
+    const output = new PacketOutput(mtuBytes, emit, options.memory);
     const datagrams = new DatagramOutput(output, paths, random);
     const tcpOpening = (): NetstackHandler["tcpOpening"] => handler.tcpOpening?.bind(handler);
     const udpOpening = (): NetstackHandler["udpOpening"] => handler.udpOpening?.bind(handler);
     this.#output = output;
     this.#fragments = new Fragments(deadlines, count);
-    this.#tcp = new Tcp({ output, deadlines, random, count, opening: tcpOpening, sendUnreachable }, options);
+    this.#tcp = new Tcp({ output, deadlines, random, isSettled, count, opening: tcpOpening, sendUnreachable }, options);
     this.#udp = new Udp({ datagrams, random, count, opening: udpOpening, sendUnreachable });
     this.#icmp = new Icmp({
       output,
@@ -166,6 +170,10 @@ export class UserspaceStack implements Netstack {
 
   #isLocal(info: PacketInfo): boolean {
     return this.#addresses.isLocal(info.destination0, info.destination1, info.destination2, info.destination3);
+  }
+
+  settle(nowMs: number): void {
+    this.#tcp.settle(nowMs);
   }
 
   handleTimeout(nowMs: number): void {

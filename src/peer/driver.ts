@@ -9,7 +9,6 @@ import type { DatagramReceiver, UdpPort } from "../io/udp-port.ts";
 import type { Netstack } from "../netstack/contract.ts";
 import type { Turns } from "./turns.ts";
 
-const FLUSH_BYTES = 1 << 16; // what is sealed goes out before more is: the other end has work sooner
 const SETTLE_ROUNDS_MAX = 1_000; // ended flows end others, but no two in a circle
 
 export interface DriverParts {
@@ -78,9 +77,7 @@ export class LoopDriver implements Turns {
     if (outlet !== undefined) return outlet.put(buffer, offset, length);
     const packets = udp?.packets;
     if (packets === undefined) return engine.handlePacket(nowMs, buffer, offset, length);
-    if (packets.unflushedBytes >= FLUSH_BYTES) packets.flush();
-    const at = packets.placeForPacket();
-    packets.bytes.set(buffer.subarray(offset, offset + length), at);
+    const at = packets.putPacket(buffer, offset, length);
     engine.handlePacket(nowMs, packets.bytes, at, length);
   };
 
@@ -113,6 +110,7 @@ export class LoopDriver implements Turns {
     let rounds = 0;
     do {
       assert(++rounds <= SETTLE_ROUNDS_MAX, "a turn settles");
+      parts.stack.settle(this.#nowMs);
       for (let reply = parts.engine.takeLocalReply(); reply !== undefined; reply = parts.engine.takeLocalReply()) {
         parts.stack.handlePacket(this.#nowMs, reply, 0, reply.length);
       }

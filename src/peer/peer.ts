@@ -12,10 +12,9 @@ import type { Crypto } from "../crypto/provider.ts";
 import type { FlowRecord } from "../filter/contract.ts";
 import { type Clock, SystemClock } from "../io/clock.ts";
 import { type CryptoChoice, chooseCrypto } from "../io/crypto-choice.ts";
-import type { Arena } from "../io/ffi/arena.ts";
 import type { TunDevice } from "../io/ffi/tun-device.ts";
-import { openPacketArena } from "../io/native-udp-port.ts";
 import { osRandom } from "../io/os-random.ts";
+import { openPacketArena, type PacketArena } from "../io/packet-arena.ts";
 import { SOFTWARE, SOFTWARE_VERSION } from "../io/version.ts";
 import { UserspaceStack } from "../netstack/stack.ts";
 import { NAME_DIAL_PORT } from "../policy/world.ts";
@@ -84,11 +83,8 @@ export interface RunningPeer {
  * @throws WirebadgeError, with nothing left open
  */
 export async function startPeer(options: PeerOptions): Promise<RunningPeer> {
-  const arena = options.tun === undefined ? openPacketArena() : undefined; // with a device the data thread has its own
-  const choice = chooseCrypto({
-    ...(arena === undefined ? {} : { arena }),
-    ...(options.requireNative ? { require: "native" } : {}),
-  });
+  const memory = options.tun === undefined ? openPacketArena() : undefined; // with a device the data thread has its own
+  const choice = chooseCrypto({ arena: memory?.arena, ...(options.requireNative ? { require: "native" } : {}) });
   parseOffers(options); // mistakes, and what this machine can't do, are told before anything is enrolled
   const host = options.tun === undefined ? undefined : openHost(options.tun);
   let store: SessionStore;
@@ -98,7 +94,7 @@ export async function startPeer(options: PeerOptions): Promise<RunningPeer> {
     host?.tun.close();
     throw error;
   }
-  const peer = new Peer(options, store, { ...choice, arena }, host);
+  const peer = new Peer(options, store, { ...choice, memory }, host);
   try {
     return await peer.start();
   } catch (error) {
@@ -111,7 +107,7 @@ export async function startPeer(options: PeerOptions): Promise<RunningPeer> {
 
 interface ChosenCrypto extends CryptoChoice {
   /** In which it seals and opens in place. */
-  readonly arena: Arena | undefined;
+  readonly memory: PacketArena | undefined;
 }
 
 interface OpenedHost {
@@ -166,6 +162,8 @@ class Peer {
     this.#stack = new UserspaceStack({
       random: osRandom,
       mtuBytes: MTU_DEFAULT_BYTES,
+      isSettled: true,
+      memory: choice.memory?.stack,
       handler: {
         output: this.#path.stackOutput,
         tcpOpening: (opening) => this.#gateway.tcpOpening(opening),
@@ -301,7 +299,7 @@ class Peer {
       : undefined;
     const options = { crypto, keyPair, clock: this.#clock, logger, lastTimestamp, events: this.#pathEvents() };
     return host === undefined
-      ? new LoopPath({ ...options, arena: this.#choice.arena })
+      ? new LoopPath({ ...options, arena: this.#choice.memory?.arena })
       : new TunPath({
           ...options,
           ...host,

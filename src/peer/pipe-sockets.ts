@@ -107,7 +107,7 @@ export class SocketPipe {
     });
     socket.on("drain", () => {
       this.#blocked = false;
-      this.#fromOverlay();
+      this.#turns.turn(() => this.#fromOverlay());
     });
     socket.on("error", () => {
       this.#end ??= "local-reset"; // 'close' follows
@@ -153,11 +153,14 @@ export class SocketPipe {
     this.#pokeQueued = true;
     setImmediate(() => {
       this.#pokeQueued = false;
-      if (this.#done) return;
-      this.#retryPending();
-      this.#fromOverlay();
-      this.#settle();
+      if (!this.#done) this.#turns.turn(() => this.#goOn());
     });
+  }
+
+  #goOn(): void {
+    this.#retryPending();
+    this.#fromOverlay();
+    this.#settle();
   }
 
   #fromOverlay(): void {

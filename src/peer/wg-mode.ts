@@ -9,8 +9,8 @@ import { MTU_DEFAULT_BYTES } from "../base/limits.ts";
 import { Engine, type EngineSink } from "../engine/engine.ts";
 import { cpuStopwatch, SystemClock, stopwatch } from "../io/clock.ts";
 import { chooseCrypto } from "../io/crypto-choice.ts";
-import { openPacketArena } from "../io/native-udp-port.ts";
 import { osRandom } from "../io/os-random.ts";
+import { openPacketArena } from "../io/packet-arena.ts";
 import { openUdpPort, type UdpPort } from "../io/udp-port.ts";
 import { UserspaceStack } from "../netstack/stack.ts";
 import { DenialFeed } from "./denial-feed.ts";
@@ -78,7 +78,7 @@ class WgMode {
   readonly #gateway: Gateway;
   readonly #owner = OwnerCheck.open();
   readonly #endpoints: WgEndpoints;
-  readonly #arena = openPacketArena();
+  readonly #memory = openPacketArena();
   #udp: UdpPort | undefined;
   #entryPoints: EntryPoints | undefined;
   #revision = 0;
@@ -89,7 +89,7 @@ class WgMode {
     this.#config = config;
     this.#endpoints = new WgEndpoints({ logger: options.logger, onChange: () => this.#apply() });
     const { crypto } = chooseCrypto({
-      ...(this.#arena === undefined ? {} : { arena: this.#arena }),
+      arena: this.#memory?.arena,
       ...(options.requireNative ? { require: "native" } : {}),
     });
     const mtuBytes = config.mtuBytes ?? MTU_DEFAULT_BYTES;
@@ -108,6 +108,8 @@ class WgMode {
     this.#stack = new UserspaceStack({
       random: osRandom,
       mtuBytes,
+      isSettled: true,
+      memory: this.#memory?.stack,
       handler: {
         output: this.#driver.stackOutput,
         tcpOpening: (opening) => this.#gateway.tcpOpening(opening),
@@ -133,7 +135,7 @@ class WgMode {
 
   async start(): Promise<RunningWg> {
     const { listenPort, ownAddresses, peers } = this.#config;
-    const { udp, reason } = await openUdpPort(listenPort ?? 0, this.#driver.receiver, this.#arena);
+    const { udp, reason } = await openUdpPort(listenPort ?? 0, this.#driver.receiver, this.#memory?.arena);
     this.#udp = udp;
     this.#options.logger.debug({ event: "udp", port: udp.port, kind: udp.kind, reason }, "UDP port open");
     this.#driver.attach({ engine: this.#engine, stack: this.#stack, udp: this.#udp });

@@ -55,7 +55,7 @@ export class EngineStack {
       stopwatch,
     });
     const handler = { output: this.driver.stackOutput };
-    this.stack = new UserspaceStack({ random: osRandom, mtuBytes: options.mtuBytes, handler });
+    this.stack = new UserspaceStack({ random: osRandom, mtuBytes: options.mtuBytes, isSettled: true, handler });
     this.stack.setLocalAddresses(this.addresses);
   }
 

@@ -9,7 +9,8 @@ import {
 } from "../../src/base/limits.ts";
 import { DgramUdpPort, ParsedAddresses } from "../../src/io/dgram-udp-port.ts";
 import type { PollHandle, StartPoll } from "../../src/io/ffi/readiness.ts";
-import { NativeUdpPort, openPacketArena } from "../../src/io/native-udp-port.ts";
+import { NativeUdpPort } from "../../src/io/native-udp-port.ts";
+import { openPacketArena } from "../../src/io/packet-arena.ts";
 import { type DatagramReceiver, openUdpPort, type UdpPort } from "../../src/io/udp-port.ts";
 import { needs } from "../needs.ts";
 
@@ -32,7 +33,7 @@ function receiver(handle: Handle = () => undefined, bursts: number[] = []): Data
 }
 
 const openNative = (port: number, to: DatagramReceiver, startPoll?: StartPoll): NativeUdpPort =>
-  NativeUdpPort.open(openPacketArena()!, port, to, startPoll);
+  NativeUdpPort.open(openPacketArena()!.arena, port, to, startPoll);
 
 const KINDS = {
   dgram: (port: number, to: DatagramReceiver): Promise<UdpPort> => DgramUdpPort.open(port, to),
@@ -186,6 +187,30 @@ describe.runIf(needs("linux"))("the native UDP port", () => {
     await Promise.all([server.close(), client.close()]);
   });
 
+  test("puts a packet that was made elsewhere, in its memory or not, behind the last datagram", async () => {
+    const got: string[] = [];
+    const { arena } = openPacketArena()!;
+    const client = NativeUdpPort.open(arena, 0, receiver());
+    const server = openNative(
+      0,
+      receiver((_from, bytes) => got.push(bytes.toString())),
+    );
+    const to = { address: LOOPBACK[4], port: server.port };
+    const { packets } = client;
+    const inside = arena.bytes.subarray(4_096, 4_200);
+    for (const [i, source] of [inside, new Uint8Array(104), inside].entries()) {
+      source.set(Buffer.from(`packet ${i}`), 32);
+      const at = packets.putPacket(source, 32, 8);
+      expect(at - packets.placeForPacket()).toBe(0);
+      client.send(to, packets.bytes, at - 16, 24);
+    }
+    client.flush();
+    await until(() => got.length === 3);
+    expect(got.map((text) => text.slice(16))).toEqual(["packet 0", "packet 1", "packet 2"]);
+    expect(client.counters["send-runs"]).toBe(1);
+    await Promise.all([server.close(), client.close()]);
+  });
+
   test("waits a moment and goes on where waiting or reading fails, and begins nothing anew once closed", async () => {
     const events: ((status: number) => void)[] = [];
     let [started, stopped, closed] = [0, 0, 0];
@@ -225,15 +250,17 @@ describe.runIf(needs("linux"))("the native UDP port", () => {
     expect(() => openNative(port, receiver(), failing)).toThrow(
       expect.objectContaining({ code: "NATIVE_UNAVAILABLE", message: expect.stringContaining("no such call") }),
     );
-    const { udp, reason } = await openUdpPort(port, receiver(), openPacketArena(), failing);
+    const { udp, reason } = await openUdpPort(port, receiver(), openPacketArena()?.arena, failing);
     expect([udp.kind, udp.port, reason]).toEqual(["dgram", port, expect.stringContaining("no such call")]);
     await udp.close();
   });
 
   test("is the one that is opened where there is memory for it; a taken port is no reason to do without", async () => {
-    const { udp, reason } = await openUdpPort(0, receiver(), openPacketArena());
+    const { udp, reason } = await openUdpPort(0, receiver(), openPacketArena()?.arena);
     expect([udp.kind, reason]).toEqual(["native", undefined]);
-    await expect(openUdpPort(udp.port, receiver(), openPacketArena())).rejects.toMatchObject({ code: "PORT_TAKEN" });
+    await expect(openUdpPort(udp.port, receiver(), openPacketArena()?.arena)).rejects.toMatchObject({
+      code: "PORT_TAKEN",
+    });
     await udp.close();
   });
 });

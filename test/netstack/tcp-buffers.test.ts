@@ -4,6 +4,7 @@ import { ReceiveBuffer } from "../../src/netstack/tcp/receive-buffer.ts";
 import { ReceiveMemory, Receiver } from "../../src/netstack/tcp/receiver.ts";
 import { Segment } from "../../src/netstack/tcp/segment.ts";
 import { CHUNK_BYTES, ChunkPool, SendBuffer } from "../../src/netstack/tcp/send-buffer.ts";
+import { plainSums } from "../../src/wire/sums.ts";
 import { TcpOptions } from "../../src/wire/tcp.ts";
 import { pattern } from "./virtual-link.ts";
 
@@ -141,7 +142,7 @@ describe("the receive buffer", () => {
       ownMssBytes: 1380,
     });
     receiver.start(99, new TcpOptions());
-    const segment = new Segment();
+    const segment = new Segment(plainSums.sum);
     segment.buffer = pattern(8_192);
     segment.dataBytes = 8_192;
     for (let i = 0; i < 3; i++) {

@@ -5,6 +5,7 @@ import type { UserspaceStackOptions } from "../../src/netstack/stack.ts";
 import type { CongestionName } from "../../src/netstack/tcp/congestion.ts";
 import { ReceiveMemory, Receiver } from "../../src/netstack/tcp/receiver.ts";
 import { Segment } from "../../src/netstack/tcp/segment.ts";
+import { sumBytes } from "../../src/wire/checksum.ts";
 import { decodePacket, PacketInfo, TCP_FIN, TCP_SYN } from "../../src/wire/packet.ts";
 import { TcpOptions } from "../../src/wire/tcp.ts";
 import { connectPair, expectSame, type Faults, pattern, pour, VirtualLink } from "./virtual-link.ts";
@@ -241,7 +242,7 @@ describe("buffers follow the path", () => {
     const options = new TcpOptions();
     options.windowScale = 7;
     receiver.start(99, options);
-    const segment = new Segment();
+    const segment = new Segment(sumBytes);
     segment.buffer = new Uint8Array(1_380);
     segment.dataBytes = 1_380;
     const windowAfter = (ms: number): number => {

@@ -225,8 +225,14 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
     if (this.state === state.SYN_SENT) this.#handleInSynSent(nowMs, segment);
     else this.#handleSynchronized(nowMs, segment);
     this.#depth--;
-    this.#finishTurn(nowMs);
+    const mayWait = segment.dataBytes > 0 && !this.#receiver.ackNow;
+    if (!mayWait || !this.#host.putOff(this)) this.#finishTurn(nowMs);
     return true;
+  }
+
+  /** Of a burst of segments: see TcpHost.putOff. */
+  finishBurst(nowMs: number): void {
+    this.#finishTurn(nowMs);
   }
 
   #beginsAnew(segment: Segment): boolean {
@@ -506,7 +512,8 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
     this.#depth--;
     if (this.state === state.CLOSED) return;
     this.#sender.transmit(nowMs);
-    if (this.#receiver.ackNow || (this.#receiver.updateWindow && state.canReceive(this.state))) {
+    const { ackNow, ackSoon, updateWindow } = this.#receiver;
+    if (ackNow || ackSoon || (updateWindow && state.canReceive(this.state))) {
       this.#acknowledge(nowMs, this.#sender.isOpen ? this.#sender.acceptableSequence : this.#sender.next);
     }
     this.#settle(nowMs);

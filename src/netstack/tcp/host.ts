@@ -37,6 +37,8 @@ export interface TcpHost {
   readonly receiveBufferBytes: number;
   readonly receiveBufferMaxBytes: number;
   count(what: TcpCounter): void;
+  /** True: `finishBurst` will be called before the turn ends, once for all segments of it. */
+  putOff(connection: Connection): boolean;
   /** Its handshake has ended. */
   established(nowMs: number, connection: Connection): void;
   /** It is in TIME-WAIT. */

@@ -12,6 +12,8 @@ import type { Segment } from "./segment.ts";
 import { sequenceAdd, sequenceDifference } from "./sequence.ts";
 import { ReceiveWindow, windowShiftFor } from "./window.ts";
 
+/** Of those that come in one burst; by as much a sender in slow start lets its window grow at once, if not by less. */
+const STRETCH_SEGMENTS_MAX = 8;
 export const DELAYED_ACK_MS = 40; // RFC 9293 §3.8.6.3: below 500
 const SEGMENT_GUESS_BYTES = 88;
 /** Each connection may hold this much even when all together hold too much: slow readers elsewhere stop nobody. */
@@ -57,6 +59,8 @@ export class Receiver {
   #hasNews = false;
   /** An acknowledgment is owed at once. */
   ackNow = false;
+  /** One is owed, of segments in order alone: more of them may come before it goes. */
+  ackSoon = false;
   /** Reading has opened the window enough to say so. */
   updateWindow = false;
   ackAtMs = Number.POSITIVE_INFINITY;
@@ -105,7 +109,10 @@ export class Receiver {
    * (`isMere`) has room for selective ones, so that it stays owed where there is something to name.
    */
   advertise(isSyn: boolean, isMere: boolean): number {
-    if (isMere || !this.#hasToName) this.ackNow = false;
+    if (isMere || !this.#hasToName) {
+      this.ackNow = false;
+      this.ackSoon = false;
+    }
     this.updateWindow = false;
     this.ackAtMs = Number.POSITIVE_INFINITY;
     this.#unacknowledgedBytes = 0;
@@ -204,8 +211,9 @@ export class Receiver {
 
   #acknowledgeLater(nowMs: number, newBytes: number): void {
     this.#unacknowledgedBytes += newBytes;
-    if (this.#unacknowledgedBytes >= 2 * this.#largestDataBytes)
-      this.ackNow = true; // every second segment
+    if (this.#unacknowledgedBytes >= STRETCH_SEGMENTS_MAX * this.#largestDataBytes) this.ackNow = true;
+    else if (this.#unacknowledgedBytes >= 2 * this.#largestDataBytes)
+      this.ackSoon = true; // every second segment
     else if (this.ackAtMs === Number.POSITIVE_INFINITY) this.ackAtMs = nowMs + DELAYED_ACK_MS;
   }
 

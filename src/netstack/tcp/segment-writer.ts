@@ -126,7 +126,7 @@ export class SegmentWriter {
     buffer[at + 12] = headerBytes << 2;
     buffer[at + 13] = flags;
     writeU16(buffer, at + 14, window);
-    const sum = sumBytes(buffer, at, segmentBytes, this.#pseudoSum + segmentBytes);
+    const sum = this.#output.sum(buffer, at, segmentBytes, this.#pseudoSum + segmentBytes);
     writeU16(buffer, at + TCP_CHECKSUM_AT, foldChecksum(sum));
     if (this.#ipBytes === 20) {
       writeU16(buffer, HEADROOM_BYTES + 2, totalBytes);

@@ -1,11 +1,13 @@
 // One received segment, checked and read once: RFC 9293 §3.1. The object is reused; its bytes are valid during the call
 // only.
 import { readU16, readU32 } from "../../base/bytes.ts";
-import { foldChecksum, sumBytes, sumPseudoHeader } from "../../wire/checksum.ts";
+import { foldChecksum, sumPseudoHeader } from "../../wire/checksum.ts";
 import { type PacketInfo, PROTOCOL_TCP, TCP_FIN, TCP_SYN } from "../../wire/packet.ts";
+import type { Sums } from "../../wire/sums.ts";
 import { TcpOptions } from "../../wire/tcp.ts";
 
 export class Segment {
+  readonly #sum: Sums["sum"];
   buffer: Uint8Array = new Uint8Array(0);
   /** The whole packet, for quoting it. */
   packetAt = 0;
@@ -20,6 +22,10 @@ export class Segment {
   /** SEG.LEN: data, SYN and FIN. */
   sequenceBytes = 0;
   readonly options = new TcpOptions();
+
+  constructor(sum: Sums["sum"]) {
+    this.#sum = sum;
+  }
 
   /** False when the checksum is wrong. `info` is what the decoder said of the packet at `offset`. */
   read(buffer: Uint8Array, offset: number, info: PacketInfo): boolean {
@@ -37,7 +43,7 @@ export class Segment {
       PROTOCOL_TCP,
       segmentBytes,
     );
-    if (foldChecksum(sumBytes(buffer, at, segmentBytes, pseudo)) !== 0) return false;
+    if (foldChecksum(this.#sum(buffer, at, segmentBytes, pseudo)) !== 0) return false;
     const headerBytes = (buffer[at + 12]! >>> 4) * 4;
     this.buffer = buffer;
     this.packetAt = offset;

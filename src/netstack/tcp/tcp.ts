@@ -39,6 +39,8 @@ export interface TcpNeighbours {
   readonly output: PacketOutput;
   readonly deadlines: Deadlines;
   readonly random: Random;
+  /** `settle` is called at the end of each turn. */
+  readonly isSettled: boolean;
   count(what: TcpCounter): void;
   /** Whoever decides about SYNs without a listener; undefined: nobody. */
   opening(): ((opening: TcpOpening) => void) | undefined;
@@ -78,13 +80,16 @@ export class Tcp implements TcpHost, OpeningHost {
   /** In the order in which they began to wait. */
   readonly #waiting = new Set<Connection>();
   readonly #ports: EphemeralPorts;
-  readonly #segment = new Segment();
+  readonly #segment: Segment;
   readonly #quoted = new PacketInfo();
+  /** Of this turn; undefined where nobody tells that a turn ends. */
+  readonly #burst: Set<Connection> | undefined;
 
   constructor(around: TcpNeighbours, settings: TcpSettings = {}) {
     const { buffers = {}, congestion = "cubic" } = settings;
     this.#around = around;
     this.output = around.output;
+    this.#segment = new Segment(around.output.sum);
     this.deadlines = around.deadlines;
     this.random = around.random;
     this.congestion = congestion;
@@ -95,6 +100,7 @@ export class Tcp implements TcpHost, OpeningHost {
     this.#table = new FlowTable(TCP_CONNECTIONS_MAX, around.random);
     this.#listeners = new FlowTable(TCP_CONNECTIONS_MAX, around.random);
     this.#ports = new EphemeralPorts(around.random);
+    this.#burst = around.isSettled ? new Set() : undefined;
   }
 
   get connectionsCount(): number {
@@ -137,6 +143,21 @@ export class Tcp implements TcpHost, OpeningHost {
     if (info.sourcePort === 0 || info.destinationPort === 0 || !isOurs()) return;
     if ((segment.flags & (TCP_SYN | TCP_ACK | TCP_RST)) === TCP_SYN && this.#handleSyn(nowMs, info)) return;
     this.#refuse(nowMs, buffer, offset, info);
+  }
+
+  putOff(connection: Connection): boolean {
+    this.#burst?.add(connection);
+    return this.#burst !== undefined;
+  }
+
+  /** What follows from the segments of this turn. */
+  settle(nowMs: number): void {
+    const burst = this.#burst;
+    if (burst === undefined) return;
+    for (const connection of burst) {
+      burst.delete(connection);
+      connection.finishBurst(nowMs);
+    }
   }
 
   /** False: nobody wants it. */
