@@ -2,6 +2,7 @@
 // UDP_GRO and given as one burst, what a turn sends goes out by one sendmmsg(2) in runs (UDP_SEGMENT). Packets lie in
 // an arena, where they are sealed and opened in place. Never throws after it has opened: what can't be sent is counted
 // by errno name ([WG] treats the network as lossy).
+import { isMainThread } from "node:worker_threads";
 import type { Endpoint } from "../base/address.ts";
 import { WirebadgeError } from "../base/errors.ts";
 import { DATAGRAM_MAX_BYTES, UDP_BURST_MESSAGES_MAX, UDP_RUNS_QUEUED_MAX } from "../base/limits.ts";
@@ -51,6 +52,10 @@ export class NativeUdpPort implements UdpPort {
    * @throws WirebadgeError PORT_TAKEN, NATIVE_UNAVAILABLE
    */
   static open(arena: Arena, port: number, receiver: DatagramReceiver, startPoll?: StartPoll): NativeUdpPort {
+    if (!isMainThread) {
+      // A thread that is ended while libuv waits for koffi takes the whole process with it.
+      throw new WirebadgeError("NATIVE_UNAVAILABLE", "native sockets are waited for in a process's main thread alone");
+    }
     const pair = UdpSocket.openPair(arena, { port, receiveSlots: UDP_BURST_MESSAGES_MAX });
     const made = new NativeUdpPort(arena, pair, receiver);
     try {

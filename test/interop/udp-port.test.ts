@@ -1,4 +1,6 @@
 import { createSocket } from "node:dgram";
+import { once } from "node:events";
+import { Worker } from "node:worker_threads";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { type Endpoint, parseAddress } from "../../src/base/address.ts";
 import {
@@ -264,6 +266,16 @@ describe.runIf(needs("linux"))("the native UDP port", () => {
     await udp.close();
   });
 });
+
+test.runIf(needs("linux"))(
+  "in a thread a port is dgram's, and ending the thread with it open ends no more",
+  async () => {
+    const thread = new Worker(new URL("./udp-port-thread.ts", import.meta.url));
+    const [said] = await once(thread, "message");
+    expect(said).toEqual({ kind: "dgram", reason: expect.stringContaining("main thread") });
+    await thread.terminate();
+  },
+);
 
 test("without memory for native calls a port is dgram's, and says why", async () => {
   const { udp, reason } = await openUdpPort(0, receiver(), undefined);
