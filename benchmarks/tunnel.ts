@@ -129,6 +129,13 @@ async function upload(port: number): Promise<Load> {
   return { rate, bytes: Number(answer.toString()) };
 }
 
+/** So many connections at once. */
+async function together(connections: number, load: () => Promise<Load>): Promise<Load> {
+  const loads = await Promise.all(Array.from({ length: connections }, load));
+  const sum = (of: (one: Load) => number): number => loads.reduce((total, one) => total + of(one), 0);
+  return { rate: sum(({ rate }) => rate), bytes: sum(({ bytes }) => bytes) };
+}
+
 export function median(values: readonly number[]): number {
   return [...values].sort((a, b) => a - b)[values.length >> 1]!;
 }
@@ -177,13 +184,22 @@ export async function run(): Promise<BenchResult[]> {
     await delay(1_000);
     const idleKib = median(started.map(({ child }) => residentKib(child.pid!)));
     const pids = started.map(({ child }) => child.pid!);
-    const down = await repeat(() => download(forward), pids);
-    const up = await repeat(() => upload(forward), pids);
+    const results: BenchResult[] = [];
+    for (const connections of [1, 8]) {
+      const [down, up] = [
+        await repeat(() => together(connections, () => download(forward)), pids),
+        await repeat(() => together(connections, () => upload(forward)), pids),
+      ];
+      const of = `${connections} connection${connections === 1 ? "" : "s"}`;
+      results.push(
+        { name: `rootless TCP between two peers, ${of}, down`, value: down.rate, unit: "MB/s" },
+        { name: `rootless TCP between two peers, ${of}, up`, value: up.rate, unit: "MB/s" },
+        { name: `CPU of both peers, ${of}, down`, value: down.cpuPerGb, unit: "s/GB" },
+        { name: `CPU of both peers, ${of}, up`, value: up.cpuPerGb, unit: "s/GB" },
+      );
+    }
     return [
-      { name: "rootless TCP between two peers, 1 connection, down", value: down.rate, unit: "MB/s" },
-      { name: "rootless TCP between two peers, 1 connection, up", value: up.rate, unit: "MB/s" },
-      { name: "CPU of both peers, down", value: down.cpuPerGb, unit: "s/GB" },
-      { name: "CPU of both peers, up", value: up.cpuPerGb, unit: "s/GB" },
+      ...results,
       { name: "memory of an idle peer (RSS)", value: idleKib / 1024, unit: "MiB" },
     ];
   } finally {

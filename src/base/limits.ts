@@ -35,6 +35,7 @@ export const UDP_RUN_MAX_BYTES = 65_000; // one IPv4 datagram less headers, roun
 export const UDP_RUNS_QUEUED_MAX = 64; // then they are sent
 export const UDP_BURST_MESSAGES_MAX = 32; // read in one turn of the event loop, each of up to 64 datagrams
 export const UDP_SEND_WAIT_MAX_MS = 20; // of one flush, for room in the socket's buffer
+export const UDP_LOOP_SEND_WAIT_MAX_MS = 2; // the same where an event loop has others to serve
 export const READS_FAIL_MAX_MS = 1_000; // without one that works: then a device or socket is taken for gone
 export const UDP_NARROW_RUNS = 1_024; // sent without GSO to where a run was too wide, before it is tried again
 export const ADDRESSES_REMEMBERED_MAX = 4_096; // in parsed form, of senders; then all are forgotten

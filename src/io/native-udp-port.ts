@@ -5,7 +5,12 @@
 import { isMainThread } from "node:worker_threads";
 import type { Endpoint } from "../base/address.ts";
 import { WirebadgeError } from "../base/errors.ts";
-import { DATAGRAM_MAX_BYTES, UDP_BURST_MESSAGES_MAX, UDP_RUNS_QUEUED_MAX } from "../base/limits.ts";
+import {
+  DATAGRAM_MAX_BYTES,
+  UDP_BURST_MESSAGES_MAX,
+  UDP_LOOP_SEND_WAIT_MAX_MS,
+  UDP_RUNS_QUEUED_MAX,
+} from "../base/limits.ts";
 import { DatagramRuns, type RunCounters } from "./datagram-runs.ts";
 import type { Arena } from "./ffi/arena.ts";
 import { errnoName } from "./ffi/errno.ts";
@@ -56,7 +61,11 @@ export class NativeUdpPort implements UdpPort {
       // A thread that is ended while libuv waits for koffi takes the whole process with it.
       throw new WirebadgeError("NATIVE_UNAVAILABLE", "native sockets are waited for in a process's main thread alone");
     }
-    const pair = UdpSocket.openPair(arena, { port, receiveSlots: UDP_BURST_MESSAGES_MAX });
+    const pair = UdpSocket.openPair(arena, {
+      port,
+      receiveSlots: UDP_BURST_MESSAGES_MAX,
+      sendWaitMs: UDP_LOOP_SEND_WAIT_MAX_MS,
+    });
     const made = new NativeUdpPort(arena, pair, receiver);
     try {
       made.#begin(startPoll);

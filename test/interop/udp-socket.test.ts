@@ -2,7 +2,7 @@
 // a firewall closes.
 import { readdirSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { UDP_NARROW_RUNS } from "../../src/base/limits.ts";
+import { UDP_LOOP_SEND_WAIT_MAX_MS, UDP_NARROW_RUNS, UDP_SEND_WAIT_MAX_MS } from "../../src/base/limits.ts";
 import { Arena } from "../../src/io/ffi/arena.ts";
 import { bindNative } from "../../src/io/ffi/koffi.ts";
 import { UdpSocket } from "../../src/io/ffi/udp-socket.ts";
@@ -26,7 +26,7 @@ describe.runIf(needs("netns"))("a UDP socket on a link", () => {
   });
   afterAll(() => lab.close());
 
-  function world(family: 4 | 6 = 4, senderOptions: { bufferBytes?: number } = {}) {
+  function world(family: 4 | 6 = 4, senderOptions: { bufferBytes?: number; sendWaitMs?: number } = {}) {
     const near = lab.namespace(`near${worlds}`);
     const far = lab.namespace(`far${worlds++}`);
     const bits = family === 4 ? 24 : 64;
@@ -94,6 +94,24 @@ describe.runIf(needs("netns"))("a UDP socket on a link", () => {
     w.near.setSysctl(`net.ipv4.neigh.${w.nearDevice}.unres_qlen_bytes`, String(16 * 1024 * 1024));
     const answers = ["neigh", "replace", ADDRESSES[4][1], "lladdr", mac, "dev", w.nearDevice];
     expectFullBufferToDrop({ ...w, go: () => w.near.ip(...answers) });
+  });
+
+  it("waits no longer than it is told where an event loop has others to serve", () => {
+    const tookMs = [undefined, UDP_LOOP_SEND_WAIT_MAX_MS].map((sendWaitMs) => {
+      using w = world(4, { bufferBytes: 131_072, ...(sendWaitMs === undefined ? {} : { sendWaitMs }) });
+      w.far.ip("link", "set", w.farDevice, "arp", "off"); // nothing leaves: the neighbour does not answer
+      w.near.setSysctl(`net.ipv4.neigh.${w.nearDevice}.unres_qlen_bytes`, String(16 * 1024 * 1024));
+      const times = Array.from({ length: 10 }, () => {
+        for (let i = 0; i < 24; i++) w.sender.push(w.at, 20_000, 1000, w.to);
+        const begunMs = performance.now();
+        w.sender.flush();
+        return performance.now() - begunMs;
+      });
+      expect(w.sender.counters["send-EAGAIN"]).toBeGreaterThan(0);
+      return times.sort((a, b) => a - b)[5]!;
+    });
+    expect(tookMs[0]).toBeGreaterThan(UDP_SEND_WAIT_MAX_MS - 1);
+    expect(tookMs[1]).toBeLessThan(UDP_SEND_WAIT_MAX_MS - 5);
   });
 
   it("waits for room and loses nothing where the link moves in time", async () => {

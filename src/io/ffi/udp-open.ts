@@ -77,6 +77,8 @@ export interface UdpSocketOptions {
   readonly sendSlots?: number;
   /** Messages of one `receive`, 64 KiB of the arena each. */
   readonly receiveSlots?: number;
+  /** What one flush waits for room at most, the thread with it; UDP_SEND_WAIT_MAX_MS when absent. */
+  readonly sendWaitMs?: number;
   /** Of the socket's own buffer, each direction. */
   readonly bufferBytes?: number;
 }

@@ -113,6 +113,7 @@ export class UdpSocket implements DatagramSocket {
 
   // Sending: rows [0, sendSlots) hold the queue, the rest the datagrams of one run that is sent one by one.
   readonly #sendSlots: number;
+  readonly #sendWaitMs: number;
   readonly #sendTable: Table;
   readonly #runAt: Float64Array;
   readonly #runBytes: Int32Array;
@@ -146,6 +147,7 @@ export class UdpSocket implements DatagramSocket {
     this.#scratchAt = arena.scratchAt;
 
     this.#sendSlots = options.sendSlots ?? UDP_RUNS_QUEUED_MAX;
+    this.#sendWaitMs = options.sendWaitMs ?? UDP_SEND_WAIT_MAX_MS;
     const rows = this.#sendSlots + UDP_RUN_SEGMENTS_MAX;
     this.#sendTable = makeTable(arena, rows);
     this.#runAt = new Float64Array(rows);
@@ -287,7 +289,7 @@ export class UdpSocket implements DatagramSocket {
     const rows = this.#queued;
     if (rows === 0) return;
     this.#queued = 0;
-    this.#waitLeftMs = UDP_SEND_WAIT_MAX_MS;
+    this.#waitLeftMs = this.#sendWaitMs;
     this.counters["send-runs"]! += rows;
     this.#send(0, rows);
   }
