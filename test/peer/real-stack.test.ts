@@ -42,11 +42,13 @@ class Wire implements Turns {
     this.caller = new UserspaceStack({
       random: new SeededRandom(1),
       mtuBytes: 1420,
+      isSettled: true,
       handler: { output: output(() => this.gateway) },
     });
     this.gateway = new UserspaceStack({
       random: new SeededRandom(2),
       mtuBytes: 1420,
+      isSettled: true,
       handler: {
         output: output(() => this.caller),
         tcpOpening: (opening) => this.onTcp(opening),
@@ -81,8 +83,12 @@ class Wire implements Turns {
     const nowMs = this.nowMs();
     for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
       next.to.handlePacket(nowMs, next.bytes, 0, next.bytes.length);
+      if (this.#queue.length === 0) for (const stack of [this.caller, this.gateway]) stack.settle(nowMs);
     }
-    for (const stack of [this.caller, this.gateway]) if (stack.nextDeadlineMs() <= nowMs) stack.handleTimeout(nowMs);
+    for (const stack of [this.caller, this.gateway]) {
+      if (stack.nextDeadlineMs() <= nowMs) stack.handleTimeout(nowMs);
+      stack.settle(nowMs);
+    }
     this.#depth--;
     clearTimeout(this.#timer);
     const dueMs = Math.min(this.caller.nextDeadlineMs(), this.gateway.nextDeadlineMs());
