@@ -138,6 +138,11 @@ export class DgramUdpPort implements UdpPort {
     // Nothing waits: each datagram goes by itself.
   }
 
+  unref(): void {
+    this.#v4?.unref();
+    this.#v6?.unref();
+  }
+
   close(): Promise<void> {
     this.#closed ??= this.#close();
     return this.#closed;

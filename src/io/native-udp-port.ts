@@ -101,6 +101,10 @@ export class NativeUdpPort implements UdpPort {
     this.packets.flush();
   }
 
+  unref(): void {
+    for (const readiness of this.#readiness) readiness.unref();
+  }
+
   async close(): Promise<void> {
     if (this.#isClosed) return;
     this.packets.flush();

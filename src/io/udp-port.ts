@@ -18,6 +18,8 @@ export interface UdpPort {
   send(endpoint: Endpoint, buffer: Uint8Array, offset: number, length: number): void;
   /** Sends what waits: at the end of a turn. */
   flush(): void;
+  /** Open, it no longer keeps the process alive. */
+  unref(): void;
   close(): Promise<void>;
   readonly counters: Readonly<Record<string, number>>;
 }

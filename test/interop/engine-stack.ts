@@ -111,6 +111,7 @@ export class EngineStack {
         this.driver.turn((nowMs) => socket.send(nowMs, to, bytes));
       },
       flush: () => undefined,
+      unref: () => undefined,
       close: async () => socket.close(),
     };
   }

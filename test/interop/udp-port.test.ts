@@ -1,3 +1,4 @@
+import { spawnSync } from "node:child_process";
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { Worker } from "node:worker_threads";
@@ -138,6 +139,13 @@ describe.each(kinds)("a UDP port of the kind %s", (kind) => {
     expect(count).toBe(100);
   });
 
+  test("keeps a process alive, unless it is told not to", async () => {
+    const script = new URL("./udp-port-process.ts", import.meta.url).pathname;
+    const run = (how: string) => spawnSync(process.execPath, [script, kind, how], { encoding: "utf8" });
+    expect(run("unref").stdout).toBe("open\nends\n");
+    expect(run("stay").stdout).toBe("open\nstays\nends\n");
+  });
+
   test("takes a datagram at the limit and counts one above it", async () => {
     const lengths: number[] = [];
     const server = await open((_from, bytes) => lengths.push(bytes.length));
@@ -218,7 +226,12 @@ describe.runIf(needs("linux"))("the native UDP port", () => {
     let [started, stopped, closed] = [0, 0, 0];
     const startPoll: StartPoll = (_fd, onEvent) => {
       events.push(onEvent);
-      const handle: PollHandle = { start: () => started++, stop: () => stopped++, close: () => closed++ };
+      const handle: PollHandle = {
+        start: () => started++,
+        stop: () => stopped++,
+        unref: () => undefined,
+        close: () => closed++,
+      };
       return handle;
     };
     let count = 0;

@@ -81,6 +81,7 @@ export const MUTATED: readonly MutatedSource[] = [
   { file: "src/wireguard/session.ts", tests: ["test/wireguard/session.test.ts", ...DEVICE] },
   { file: "src/wireguard/staged-packets.ts", tests: ["test/wireguard/tunnel.test.ts", ...DEVICE] },
   { file: "src/wireguard/tai64n.ts", tests: ["test/wireguard/tai64n.test.ts", ...DEVICE] },
+  { file: "src/io/ffi/readiness.ts", tests: ["test/io/ffi/readiness.test.ts"] },
   // what a gateway dials
   {
     file: "src/peer/dial-rules.ts",

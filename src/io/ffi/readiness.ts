@@ -7,6 +7,7 @@ import { koffi } from "./koffi.ts";
 export interface PollHandle {
   start(onEvent: (status: number) => void): void;
   stop(): void;
+  unref(): void;
   close(): void;
 }
 
@@ -35,6 +36,11 @@ export class Readiness {
     this.#handle = startPoll(fd, this.#onEvent);
   }
 
+  /** It no longer keeps the process alive. */
+  unref(): void {
+    if (!this.#isClosed) this.#handle.unref();
+  }
+
   /** Comes before the descriptor itself is closed: its number may be another's at once. */
   close(): void {
     if (this.#isClosed) return;
@@ -44,7 +50,6 @@ export class Readiness {
   }
 
   readonly #onEvent = (status: number): void => {
-    if (this.#isClosed) return;
     if (status !== 0) this.#pause(); // libuv waits no more: an error is pending, which the next read takes
     if (this.#isDue) return;
     this.#isDue = true;
@@ -63,6 +68,6 @@ export class Readiness {
     this.#rest = setTimeout(() => {
       this.#rest = undefined;
       this.#handle.start(this.#onEvent);
-    }, REST_MS);
+    }, REST_MS); // which keeps the process alive, as the handle does that has stopped
   }
 }
