@@ -77,6 +77,7 @@ class StreamEnd {
       random: new SeededRandom(seed),
       mtuBytes: 1420,
       handler: { output: (_nowMs, buffer, offset, length) => output(buffer.slice(offset, offset + length)) },
+      isSettled: true,
       buffers: { sendBytes: BUFFER_BYTES, receiveBytes: BUFFER_BYTES },
     });
     this.stack.setLocalAddresses([address]);
@@ -103,6 +104,7 @@ class StreamEnd {
   turn(nowMs: number, act: (nowMs: number) => void): void {
     this.#nowMs = nowMs;
     act(nowMs);
+    this.stack.settle(nowMs);
   }
 
   pump(nowMs: number): void {

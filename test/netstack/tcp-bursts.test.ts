@@ -53,6 +53,18 @@ describe("a burst of segments in a stack that is told when a turn ends", () => {
     expect(settle()).toEqual([]);
   });
 
+  it.each([true, false])("is read in order by who does not wait for its end; told of it, it reads: %s", (reads) => {
+    const { peer, remote, settle } = open();
+    remote.received = [];
+    remote.reads = reads;
+    remote.sendData(Uint8Array.of(1, 2, 3));
+    remote.received.push(...(remote.connection.read(peer.nowMs, 2) ?? []));
+    remote.sendData(Uint8Array.of(4));
+    settle();
+    while (remote.connection.readableBytes > 0) remote.received.push(...remote.connection.read(peer.nowMs, 2)!);
+    expect(remote.received).toEqual([1, 2, 3, 4]);
+  });
+
   it("leaves nothing behind of a connection that is cut before the turn ends", () => {
     const { peer, remote, settle } = open();
     remote.sendData(SEGMENT);

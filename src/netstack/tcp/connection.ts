@@ -117,6 +117,8 @@ export class Connection extends FlowKey implements TcpConnection, Timed {
   }
 
   read(nowMs: number, maxBytes: number): Uint8Array | undefined {
+    // In the middle of a burst: who is told of it may read too, and must not come between these bytes and their reader.
+    if (this.#depth === 0 && this.#receiver.hasNews) this.#finishTurn(nowMs);
     const bytes = this.#receiver.read(nowMs, maxBytes);
     if (bytes === undefined) return undefined;
     this.#finishTurn(nowMs);

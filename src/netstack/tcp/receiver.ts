@@ -55,7 +55,6 @@ export class Receiver {
   #finSequence: number | undefined;
   /** Its FIN has been taken, and so every byte before it. */
   isFinished = false;
-  /** Something new for the user since `takeNews`. */
   #hasNews = false;
   /** An acknowledgment is owed at once. */
   ackNow = false;
@@ -235,6 +234,11 @@ export class Receiver {
     this.ackNow = true;
     this.#hasNews = true;
     return true;
+  }
+
+  /** Something new for the user since `takeNews`. */
+  get hasNews(): boolean {
+    return this.#hasNews;
   }
 
   takeNews(): boolean {

@@ -68,6 +68,9 @@ class Remote {
   }
 }
 
+/** Steps from here on leave the stack's turn open. */
+const TURN_GOES_ON = 128;
+
 class Machine {
   readonly #stack: UserspaceStack;
   readonly #remote: Remote;
@@ -87,8 +90,10 @@ class Machine {
   constructor(script: Uint8Array) {
     this.#script = script;
     this.#remote = new Remote([1_000, 0xffffff00, 0x7fffffff][this.#take() % 3]!);
+    const seed = this.#take();
     this.#stack = new UserspaceStack({
-      random: new SeededRandom(this.#take()),
+      random: new SeededRandom(seed),
+      isSettled: seed % 2 === 1,
       mtuBytes: 1_420,
       handler: {
         output: (_nowMs, buffer, at, length) => this.#out.push(buffer.slice(at, at + length)),
@@ -297,6 +302,7 @@ class Machine {
       must(turns < 5_000, "a deadline that stays due");
       this.#nowMs = Math.max(this.#nowMs, this.#stack.nextDeadlineMs());
       this.#stack.handleTimeout(this.#nowMs);
+      this.#stack.settle(this.#nowMs);
       this.#check();
     }
     this.#nowMs = untilMs;
@@ -335,7 +341,9 @@ class Machine {
     if (this.#take() % 2 === 0) this.#connect();
     this.#check();
     while (this.#at < this.#script.length) {
-      this.#step(this.#take());
+      const op = this.#take();
+      this.#step(op);
+      if (op < TURN_GOES_ON) this.#stack.settle(this.#nowMs);
       this.#check();
     }
     const reached = this.#states.at(-1) ?? "nothing";
@@ -345,6 +353,7 @@ class Machine {
 
   /** The remote end is silent from here on: nothing of it stays. */
   #end(): void {
+    this.#stack.settle(this.#nowMs);
     this.#reads = true;
     this.#read(1 << 20);
     this.#connection?.end(this.#nowMs);

@@ -101,6 +101,7 @@ export class World {
       random: new SeededRandom(spec.seed + 1),
       mtuBytes: MTU_BYTES,
       handler: this.handler,
+      isSettled: true, // as a running peer's
       ...(spec.buffers === undefined ? {} : { buffers: spec.buffers }),
     });
     this.stack.setLocalAddresses([address(STACK.v4), address(STACK.v6)]);
@@ -136,6 +137,7 @@ export class World {
     }
     this.wire.run(this.nowMs());
     this.stack.handleTimeout(this.nowMs());
+    this.stack.settle(this.nowMs());
     if (count > 0) setImmediate(() => this.#pump());
     else setTimeout(() => this.#pump(), 1);
   }
