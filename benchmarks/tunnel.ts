@@ -198,10 +198,7 @@ export async function run(): Promise<BenchResult[]> {
         { name: `CPU of both peers, ${of}, up`, value: up.cpuPerGb, unit: "s/GB" },
       );
     }
-    return [
-      ...results,
-      { name: "memory of an idle peer (RSS)", value: idleKib / 1024, unit: "MiB" },
-    ];
+    return [...results, { name: "memory of an idle peer (RSS)", value: idleKib / 1024, unit: "MiB" }];
   } finally {
     for (const { child } of started) await end(child);
     server.close();

@@ -80,6 +80,7 @@ export class DatagramRuns {
 
   /** The same of a packet that has been made elsewhere: copied there. */
   putPacket(buffer: Uint8Array, offset: number, length: number): number {
+    assert(length + DATA_HEADER_BYTES + ROOM_BYTES <= this.#parts.reserveBytes, "a packet fits its place");
     const at = this.placeForPacket();
     if (buffer !== this.#source) {
       this.#source = buffer;

@@ -123,6 +123,7 @@ export class DgramUdpPort implements UdpPort {
   }
 
   send(endpoint: Endpoint, buffer: Uint8Array, offset: number, length: number): void {
+    if (this.#closed !== undefined) return this.#count("send-EBADF"); // as a descriptor would say, where dgram throws
     const v4 = isV4(endpoint.address);
     const socket = v4 ? this.#v4 : this.#v6;
     if (socket === undefined) {

@@ -5,7 +5,7 @@ import type { Logger } from "pino";
 import { formatAddress } from "../base/address.ts";
 import { toBase64 } from "../base/bytes.ts";
 import { WirebadgeError } from "../base/errors.ts";
-import { MTU_DEFAULT_BYTES } from "../base/limits.ts";
+import { MTU_DEFAULT_BYTES, PACKET_MAX_BYTES } from "../base/limits.ts";
 import { Engine, type EngineSink } from "../engine/engine.ts";
 import { cpuStopwatch, SystemClock, stopwatch } from "../io/clock.ts";
 import { chooseCrypto } from "../io/crypto-choice.ts";
@@ -92,7 +92,8 @@ class WgMode {
       arena: this.#memory?.arena,
       ...(options.requireNative ? { require: "native" } : {}),
     });
-    const mtuBytes = config.mtuBytes ?? MTU_DEFAULT_BYTES;
+    // A larger packet fits no datagram that a rootless peer reads; the other end learns by the MSS to send none.
+    const mtuBytes = Math.min(config.mtuBytes ?? MTU_DEFAULT_BYTES, PACKET_MAX_BYTES);
     this.#driver = new LoopDriver(new SystemClock());
     this.#engine = new Engine({
       crypto,

@@ -139,6 +139,13 @@ describe.each(kinds)("a UDP port of the kind %s", (kind) => {
     expect(count).toBe(100);
   });
 
+  test("loses what it is given once closed, and counts it", async () => {
+    const port = await open();
+    await port.close();
+    sendNow(port, { address: LOOPBACK[4], port: 9 }, new Uint8Array(100));
+    expect(port.counters["send-EBADF"]).toBe(1);
+  });
+
   test("keeps a process alive, unless it is told not to", async () => {
     const script = new URL("./udp-port-process.ts", import.meta.url).pathname;
     const run = (how: string) => spawnSync(process.execPath, [script, kind, how], { encoding: "utf8" });
