@@ -17,6 +17,7 @@ const real = [
 // In-process too, but each takes seconds: in `npm test`, not in `npm run check`.
 const slow = [
   "test/fuzz/**/*.test.ts",
+  "test/sdk/**/*.test.ts",
   "test/others/**/*.test.ts",
   "test/sim/{plants,tools}.test.ts",
   "test/wireguard/handshake-flood.test.ts",

@@ -122,6 +122,10 @@ export const ICMP_ERRORS_PER_SECOND_MAX = 100; // RFC 1812 ยง4.3.2.8, RFC 4443 ย
 
 export const PING_TIMEOUT_MS = 5 * SECOND_MS;
 
+// SDK
+export const JOIN_TIMEOUT_MS = 30 * SECOND_MS; // unless said otherwise; a coordinator that starts beside it is there
+export const LEAVE_MAX_MS = 1 * SECOND_MS; // for the coordinator's word at the end; then the lease ends the session
+
 // Control channel
 export const CONTROL_RECORD_MAX_BYTES = 16 * MIB; // one record, over all its Noise messages
 export const CONTROL_REQUEST_MAX_BYTES = 256 * KIB; // what a peer may send to the coordinator in one record

@@ -96,7 +96,7 @@ export class DeadlineTimer {
       this.#timer = undefined;
       this.#armedMs = Number.POSITIVE_INFINITY;
       this.#fire();
-    }, delayMs);
+    }, delayMs).unref(); // what is open keeps a process alive, not what is due
   }
 
   stop(): void {

@@ -1,5 +1,6 @@
 // One WebSocket of the peer to its coordinator, from connecting to its end: handshake, hello, proof, records. Knows
 // nothing of sessions, leases or retries; control-client.ts does.
+import type { ClientRequest } from "node:http";
 import { WebSocket } from "ws";
 import { type Address, parseAddress } from "../base/address.ts";
 import { fromBase64 } from "../base/bytes.ts";
@@ -31,6 +32,13 @@ export interface AttemptOptions {
   readonly coordinatorKey: Uint8Array;
   readonly crypto: Crypto;
   readonly random: Random;
+  /** It doesn't keep the process alive. */
+  readonly background?: boolean | undefined;
+}
+
+function endInBackground(request: ClientRequest): void {
+  request.once("socket", (socket) => socket.unref());
+  request.end();
 }
 
 export class ControlAttempt {
@@ -52,6 +60,7 @@ export class ControlAttempt {
       handshakeTimeout: CONTROL_ANSWER_MAX_MS,
       followRedirects: false,
       skipUTF8Validation: true,
+      ...(options.background === true && { finishRequest: endInBackground }),
     });
     this.#socket.binaryType = "nodebuffer";
     this.#socket.on("upgrade", ({ socket }) => {

@@ -60,14 +60,19 @@ export interface ControlClientOptions {
   readonly timers?: ControlTimers | undefined;
   /** "wirebadge 0.1.0" */
   readonly software: string;
+  /** Neither the channel nor its timers keep the process alive. */
+  readonly background?: boolean | undefined;
 }
 
-const NODE_TIMERS: ControlTimers = {
-  after: (delayMs, fire) => {
-    const timer = setTimeout(fire, Math.min(delayMs, 2 ** 31 - 1));
-    return () => clearTimeout(timer);
-  },
-};
+function nodeTimers(background: boolean): ControlTimers {
+  return {
+    after: (delayMs, fire) => {
+      const timer = setTimeout(fire, Math.min(delayMs, 2 ** 31 - 1));
+      if (background) timer.unref();
+      return () => clearTimeout(timer);
+    },
+  };
+}
 
 /** Refusals inside the channel that no retry mends. */
 const FINAL: readonly ErrorCode[] = [
@@ -129,7 +134,7 @@ export class ControlClient {
 
   constructor(options: ControlClientOptions) {
     this.#options = options;
-    this.#timers = options.timers ?? NODE_TIMERS;
+    this.#timers = options.timers ?? nodeTimers(options.background === true);
     this.#session = options.session;
     this.#kept = new KeptForCoordinator(options.kept);
     this.#offers = options.offers ?? { routes: [], serves: [] };

@@ -3,7 +3,6 @@
 // poll(2).
 import { extname } from "node:path";
 import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from "node:worker_threads";
-import type { Logger } from "pino";
 import { WirebadgeError } from "../base/errors.ts";
 import { DATA_THREAD_RESTART_WINDOW_MS, DATA_THREAD_RESTARTS_MAX } from "../base/limits.ts";
 import type { DesiredState } from "../engine/desired-state.ts";
@@ -20,6 +19,7 @@ import {
   type WaitingRooms,
   waitingRooms,
 } from "./data-thread-messages.ts";
+import type { Logger } from "./logger.ts";
 import type { SealedBatch } from "./packet-batch.ts";
 
 /** From the sources, or from a package's compiled ones: tsc leaves such names as they are. */

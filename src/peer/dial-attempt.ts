@@ -7,7 +7,7 @@ import { isUnicast } from "../wire/answer.ts";
 import { PROTOCOL_TCP } from "../wire/packet.ts";
 import { encodeNameDialRequest, NameDialAnswerReader } from "./name-dial.ts";
 import { type DialDenial, DialError, type DialFailure, type DialTarget, type OverlayView } from "./overlay.ts";
-import { OverlaySocket } from "./overlay-socket.ts";
+import { HeldTcp } from "./overlay-socket.ts";
 import type { Turns } from "./turns.ts";
 
 /**
@@ -45,7 +45,7 @@ const CLOSE_FAILURES: Readonly<Record<TcpCloseReason, DialFailure>> = {
 class DialAttempt {
   readonly #options: DialAttemptOptions;
   readonly #route: DialRoute;
-  readonly #resolve: (socket: OverlaySocket) => void;
+  readonly #resolve: (tcp: HeldTcp) => void;
   readonly #reject: (error: DialError) => void;
   readonly #answer = new NameDialAnswerReader();
   #connection: TcpConnection | undefined;
@@ -59,7 +59,7 @@ class DialAttempt {
   constructor(
     options: DialAttemptOptions,
     route: DialRoute,
-    resolve: (socket: OverlaySocket) => void,
+    resolve: (tcp: HeldTcp) => void,
     reject: (error: DialError) => void,
   ) {
     this.#options = options;
@@ -150,7 +150,7 @@ class DialAttempt {
     const connection = this.#connection;
     if (this.#settled || connection === undefined) return;
     this.#cleanUp();
-    this.#resolve(new OverlaySocket(connection, this.#options.turns));
+    this.#resolve(new HeldTcp(connection));
   }
 
   #fail(kind: DialFailure): void {
@@ -174,6 +174,6 @@ class DialAttempt {
 }
 
 /** Resolves once the far end answered (for a name: once the gateway has dialled it). @throws DialError */
-export function attemptDial(options: DialAttemptOptions, route: DialRoute): Promise<OverlaySocket> {
+export function attemptDial(options: DialAttemptOptions, route: DialRoute): Promise<HeldTcp> {
   return new Promise((resolve, reject) => new DialAttempt(options, route, resolve, reject).start());
 }

@@ -71,7 +71,7 @@ export class EndpointDiscovery {
     this.#probe = { key, servers: (await Promise.all(servers.map(resolveEndpoint))).filter((e) => e !== undefined) };
     this.#sequence = 0;
     this.#send();
-    this.#interval = setInterval(() => this.#send(), PROBE_INTERVAL_MS);
+    this.#interval = setInterval(() => this.#send(), PROBE_INTERVAL_MS).unref();
   }
 
   /** True when the datagram was an answer to our latest probe. */
@@ -97,7 +97,7 @@ export class EndpointDiscovery {
     this.#sequence++;
     const bytes = encodeProbe(this.#options.crypto, this.#probe.key, this.#sequence);
     for (const server of this.#probe.servers) this.#options.send(server, bytes);
-    if (this.#public === undefined) this.#retry = setTimeout(() => this.#send(), PROBE_RETRY_MS);
+    if (this.#public === undefined) this.#retry = setTimeout(() => this.#send(), PROBE_RETRY_MS).unref();
     this.#report(); // interfaces come and go
   }
 

@@ -1,7 +1,6 @@
 // The local entry points that the command line asks for, opened together and closed together.
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import type { Logger } from "pino";
 import { toBase64Url } from "../base/bytes.ts";
 import { WirebadgeError } from "../base/errors.ts";
 import { randomBytes } from "../base/random.ts";
@@ -9,6 +8,7 @@ import { osRandom } from "../io/os-random.ts";
 import { ForwardServer, parseForward } from "./forward.ts";
 import type { EntryPoint } from "./local-api-schema.ts";
 import { type ListenAt, parseListen, type RefusedClient } from "./local-listener.ts";
+import type { Logger } from "./logger.ts";
 import type { DialError, OverlayDialer } from "./overlay.ts";
 import type { OwnerCheck } from "./owner.ts";
 import { Socks5Server } from "./socks5.ts";

@@ -74,6 +74,7 @@ export class LoopPath implements PacketPath {
       onBurst,
     };
     this.#opened = await openPort(port, former, (wanted) => openUdpPort(wanted, receiver, arena));
+    if (this.#options.background === true) this.#opened.udp.unref();
     this.#stack = stack;
     this.turns.attach({ engine: this.judge, stack, udp: this.#opened.udp });
   }

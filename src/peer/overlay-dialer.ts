@@ -19,7 +19,7 @@ import {
   type OverlayDialer,
   type OverlayView,
 } from "./overlay.ts";
-import type { OverlaySocket } from "./overlay-socket.ts";
+import { type HeldTcp, OverlaySocket } from "./overlay-socket.ts";
 import type { Turns } from "./turns.ts";
 
 const ATTEMPT_MIN_MS = 3 * SECOND_MS; // of several addresses, none gets less while time is left
@@ -57,6 +57,11 @@ export class StackDialer implements OverlayDialer {
   }
 
   async dial(asked: DialTarget, signal?: AbortSignal): Promise<OverlaySocket> {
+    const tcp = await this.dialTcp(asked, signal);
+    return new OverlaySocket({ turns: this.#turns, tcp, allowHalfOpen: true });
+  }
+
+  async dialTcp(asked: DialTarget, signal?: AbortSignal): Promise<HeldTcp> {
     const target = this.#withPort(asked);
     const untilMs = this.#turns.nowMs() + this.#timeoutMs;
     const routes = this.#answeringFirst(await this.#routes(target, "tcp", signal));

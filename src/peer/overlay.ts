@@ -3,7 +3,7 @@ import { type Address, type Endpoint, parseAddress } from "../base/address.ts";
 import type { NetmapView } from "../control/netmap.ts";
 import type { FilterProtocol, Verdict, VerdictReason } from "../filter/contract.ts";
 import type { UdpSocket } from "../netstack/contract.ts";
-import type { OverlaySocket } from "./overlay-socket.ts";
+import type { HeldTcp, OverlaySocket } from "./overlay-socket.ts";
 
 export type DialFailure = "denied" | "refused" | "unreachable" | "unresolved" | "timeout" | "aborted";
 
@@ -69,6 +69,8 @@ export interface DialTarget {
 export interface OverlayDialer {
   /** Resolves once the far end has answered. @throws DialError */
   dial(target: DialTarget, signal?: AbortSignal): Promise<OverlaySocket>;
+  /** As `dial`, for who makes a stream of his own of it, or none. */
+  dialTcp(target: DialTarget, signal?: AbortSignal): Promise<HeldTcp>;
   /**
    * A UDP socket at this peer's own address of the remote's family. @throws DialError when the target is denied or
    * unknown

@@ -84,13 +84,18 @@ export class OwnerCheck {
     this.#close = close;
   }
 
+  /** For a peer without entry points: every client is refused. */
+  static none(): OwnerCheck {
+    return new OwnerCheck("refused", -1, () => undefined);
+  }
+
   /**
    * The exact query where it is to be had, else /proc, else every TCP client is refused. Compares with this process's
    * uid.
    */
   static open(options: { readonly native?: boolean } = {}): OwnerCheck {
     const uid = getuid?.();
-    if (platform !== "linux" || uid === undefined) return new OwnerCheck("refused", -1, () => undefined);
+    if (platform !== "linux" || uid === undefined) return OwnerCheck.none();
     if (options.native === false) return new OwnerCheck("proc", uid, procOwner);
     try {
       const diag = SockDiag.open();

@@ -1,6 +1,6 @@
 // What moves the packets of a peer under a coordinator, as the rest of it sees it: a loop on this thread with a
 // userspace stack alone (loop-path.ts), or a data thread with a TUN device for the whole host (tun-path.ts).
-import type { Logger } from "pino";
+
 import type { Endpoint, Prefix } from "../base/address.ts";
 import { WirebadgeError } from "../base/errors.ts";
 import type { NetmapView } from "../control/netmap.ts";
@@ -12,6 +12,7 @@ import type { LinkDenial } from "../engine/peer-link.ts";
 import type { DenialRecord, FlowRecord } from "../filter/contract.ts";
 import type { Clock } from "../io/clock.ts";
 import type { Netstack, NetstackHandler } from "../netstack/contract.ts";
+import type { Logger } from "./logger.ts";
 import type { Turns } from "./turns.ts";
 
 /** What it tells, always on the main thread. */
@@ -35,6 +36,8 @@ export interface PathOptions {
   /** Of an earlier process: see EngineOptions. */
   readonly lastTimestamp: Uint8Array | undefined;
   readonly events: PacketPathEvents;
+  /** In another program's process, which ends when that program is done. */
+  readonly background?: boolean;
 }
 
 export interface PathReport {

@@ -1,11 +1,11 @@
 // `wirebadge up`: one session, composed. State → crypto → packet path (packet-path.ts) and userspace stack → control
 // channel → gateway and entry points. Everything that decides is in the engine; here it is fed, and what it says is
 // told on.
-import type { Logger } from "pino";
+import { setTimeout as delay } from "node:timers/promises";
 import { formatEndpoint, type Prefix, parseAddress, parsePrefix } from "../base/address.ts";
 import { toBase64 } from "../base/bytes.ts";
 import { WirebadgeError } from "../base/errors.ts";
-import { MTU_DEFAULT_BYTES } from "../base/limits.ts";
+import { LEAVE_MAX_MS, MTU_DEFAULT_BYTES } from "../base/limits.ts";
 import { leaseEndMs } from "../control/lease.ts";
 import type { NetmapView } from "../control/netmap.ts";
 import type { Crypto } from "../crypto/provider.ts";
@@ -16,6 +16,7 @@ import type { TunDevice } from "../io/ffi/tun-device.ts";
 import { osRandom } from "../io/os-random.ts";
 import { openPacketArena, type PacketArena } from "../io/packet-arena.ts";
 import { SOFTWARE, SOFTWARE_VERSION } from "../io/version.ts";
+import type { Netstack } from "../netstack/contract.ts";
 import { UserspaceStack } from "../netstack/stack.ts";
 import { NAME_DIAL_PORT } from "../policy/world.ts";
 import { PROTOCOL_TCP } from "../wire/packet.ts";
@@ -28,6 +29,7 @@ import { Gateway } from "./gateway.ts";
 import { forwardedRoutes, parseOffers } from "./gateway-offers.ts";
 import { LocalApiServer } from "./local-api.ts";
 import type { Denial, EntryPoint } from "./local-api-schema.ts";
+import type { Logger } from "./logger.ts";
 import { LoopPath } from "./loop-path.ts";
 import { StackDialer } from "./overlay-dialer.ts";
 import { OwnerCheck } from "./owner.ts";
@@ -39,6 +41,7 @@ import { SessionStore } from "./session-store.ts";
 import { BadgeNames, type NamesShown } from "./tun/badge-names.ts";
 import { journalFolder } from "./tun/host-network.ts";
 import { openBadgeDevice, TunPath } from "./tun-path.ts";
+import type { Turns } from "./turns.ts";
 
 export interface PeerOptions {
   readonly token: string | undefined;
@@ -62,9 +65,33 @@ export interface PeerOptions {
   readonly requireNative: boolean;
   readonly logger: Logger;
   readonly onDenial: (denial: Denial) => void;
+  /** In the process of another program (SDK). Without: a process of its own. */
+  readonly embedded?: EmbeddedOptions;
+}
+
+/** Nothing of the peer then keeps the process alive, and the host's other users are given no entry point. */
+export interface EmbeddedOptions {
+  /** The session ends with the process: `stateDir` is not used, and the coordinator is told at the end. */
+  readonly inMemory: boolean;
+  /** Where the coordinator is reached, if not where the token says. */
+  readonly url: string | undefined;
+  /** Ends the start. */
+  readonly signal: AbortSignal;
+  readonly onNetmap: (view: NetmapView) => void;
+  readonly onControl: (connected: boolean) => void;
+}
+
+/** For whoever speaks to the network from within this process. */
+export interface PeerInside {
+  readonly dialer: StackDialer;
+  readonly stack: Netstack;
+  readonly turns: Turns;
+  readonly views: PeerViews;
+  readonly host: PeerHost;
 }
 
 export interface RunningPeer {
+  readonly inside: PeerInside;
   readonly identity: string;
   readonly session: string;
   readonly addresses: readonly string[];
@@ -89,7 +116,7 @@ export async function startPeer(options: PeerOptions): Promise<RunningPeer> {
   const host = options.tun === undefined ? undefined : openHost(options.tun);
   let store: SessionStore;
   try {
-    store = SessionStore.open(options.token, options.stateDir);
+    store = openStore(options);
   } catch (error) {
     host?.tun.close();
     throw error;
@@ -108,6 +135,15 @@ export async function startPeer(options: PeerOptions): Promise<RunningPeer> {
 interface ChosenCrypto extends CryptoChoice {
   /** In which it seals and opens in place. */
   readonly memory: PacketArena | undefined;
+}
+
+/** @throws WirebadgeError */
+function openStore({ token, stateDir, embedded }: PeerOptions): SessionStore {
+  if (embedded?.inMemory !== true) return SessionStore.open(token, stateDir, embedded?.url);
+  if (token !== undefined) return SessionStore.inMemory(token, embedded.url);
+  throw new WirebadgeError("USAGE", "there is no token to join with", {
+    hint: "make one by `wirebadge token create --as agent:NAME`",
+  });
 }
 
 interface OpenedHost {
@@ -140,7 +176,7 @@ class Peer {
   #entryPoints: EntryPoints | undefined;
   #ownLeaseEndMs: number | undefined;
   #offsetMs = 0;
-  #lastProblem: string | undefined;
+  #lastError: WirebadgeError | undefined;
   #toldProblem: string | undefined;
   #probedKey: unknown;
   #end: (error: Error | undefined) => void = () => undefined;
@@ -196,7 +232,7 @@ class Peer {
           `flow of ${flow.caller.identity} ended`,
         ),
     });
-    this.#owner = OwnerCheck.open();
+    this.#owner = options.embedded === undefined ? OwnerCheck.open() : OwnerCheck.none();
     this.#control = this.#makeControl(crypto);
     this.#discovery = new EndpointDiscovery({
       crypto,
@@ -215,7 +251,7 @@ class Peer {
     this.#control.setEndpoints(this.#discovery.current().map(formatEndpoint));
     this.#denials.listen((denial) => this.#options.onDenial(describeDenial(denial, this.#views)));
     this.#control.start();
-    await this.#control.ready;
+    await this.#ready();
     await this.#path.enter();
     await this.#openNames();
     const dialer = new StackDialer({ view: this.#views, stack: this.#stack, turns: this.#path.turns });
@@ -227,14 +263,11 @@ class Peer {
       folder: this.#store.path,
     });
     this.#closers.push(() => this.#entryPoints?.close());
-    const api = await LocalApiServer.open({
-      host: this.#makeHost(),
-      path: this.#store.socketPath,
-      onFailure: (error) => this.#options.logger.error({ err: error }, "the local API failed to answer"),
-    });
-    this.#closers.push(() => api.close());
+    const host = this.#makeHost();
+    await this.#openLocalApi(host);
     const { self } = this.#views.netmap()!;
     return {
+      inside: { dialer, stack: this.#stack, turns: this.#path.turns, views: this.#views, host },
       identity: self.identity,
       session: self.session,
       addresses: self.addresses,
@@ -244,6 +277,32 @@ class Peer {
       stop: () => this.stop(),
       stopped: this.#stopped,
     };
+  }
+
+  /** @throws WirebadgeError of what waiting can't mend, or of the last attempt when the signal ended the wait */
+  async #ready(): Promise<void> {
+    const { embedded } = this.#options;
+    const giveUp = (): void => {
+      this.#control.refuse(this.#lastError ?? new WirebadgeError("TIMEOUT", "joining was given up"));
+    };
+    if (embedded?.signal.aborted === true) giveUp();
+    embedded?.signal.addEventListener("abort", giveUp, { once: true });
+    try {
+      await this.#control.ready;
+    } finally {
+      embedded?.signal.removeEventListener("abort", giveUp);
+    }
+  }
+
+  async #openLocalApi(host: PeerHost): Promise<void> {
+    const { socketPath } = this.#store;
+    if (socketPath === undefined) return;
+    const api = await LocalApiServer.open({
+      host,
+      path: socketPath,
+      onFailure: (error) => this.#options.logger.error({ err: error }, "the local API failed to answer"),
+    });
+    this.#closers.push(() => api.close());
   }
 
   /** Ends everything; safe to call again. */
@@ -256,6 +315,7 @@ class Peer {
     this.#discovery.stop();
     this.#path.turns.turn(() => this.#gateway.close());
     for (const close of this.#closers.reverse()) await close();
+    await this.#leave();
     await this.#control.stop();
     try {
       await this.#closeHost();
@@ -263,6 +323,16 @@ class Peer {
       this.#owner.close();
       this.#store.release();
       this.#end(undefined);
+    }
+  }
+
+  /** Nobody can come back to a session whose keys are in memory alone: it ends now, not with its lease. */
+  async #leave(): Promise<void> {
+    if (this.#options.embedded?.inMemory !== true || this.#control.state !== "connected") return;
+    try {
+      await Promise.race([this.#control.leave(), delay(LEAVE_MAX_MS)]);
+    } catch (error) {
+      this.#options.logger.warn({ event: "leave", err: error }, "the coordinator was not told of the session's end");
     }
   }
 
@@ -297,7 +367,9 @@ class Peer {
     const forwarded = this.#options.ipForward
       ? (view: NetmapView): readonly Prefix[] => forwardedRoutes(offers, view)
       : undefined;
-    const options = { crypto, keyPair, clock: this.#clock, logger, lastTimestamp, events: this.#pathEvents() };
+    const background = this.#options.embedded !== undefined;
+    const events = this.#pathEvents();
+    const options = { crypto, keyPair, clock: this.#clock, logger, lastTimestamp, events, background };
     return host === undefined
       ? new LoopPath({ ...options, arena: this.#choice.memory?.arena })
       : new TunPath({
@@ -368,6 +440,7 @@ class Peer {
       random: osRandom,
       clock: this.#clock,
       software: SOFTWARE,
+      background: this.#options.embedded !== undefined,
     });
     control.on("welcome", (grant) => {
       this.#path.setSignKey(grant.coordinatorSignKey);
@@ -395,11 +468,12 @@ class Peer {
     });
     control.on("punch", (session) => this.#path.punch(session));
     control.on("state", (state) => {
-      if (state === "connected") this.#lastProblem = undefined;
+      if (state === "connected") this.#lastError = undefined;
+      if (state === "connected" || state === "disconnected") this.#options.embedded?.onControl(state === "connected");
       logger.info({ event: "control", state }, `coordinator: ${state}`);
     });
     control.on("problem", (error, final) => {
-      this.#lastProblem = error.message;
+      this.#lastError = error;
       logger.warn({ event: "control-problem", code: error.code, final }, error.message);
       if (final) this.#fail(error);
     });
@@ -419,6 +493,7 @@ class Peer {
       this.#path.apply(nowMs, desired, view);
       this.#gateway.netmapChanged();
     });
+    this.#options.embedded?.onNetmap(view);
     const { probe } = this.#control;
     if (probe !== undefined && probe.key !== this.#probedKey) {
       this.#probedKey = probe.key;
@@ -445,7 +520,7 @@ class Peer {
         coordinator: () => ({
           url: this.#store.url,
           connected: this.#control.state === "connected",
-          lastError: this.#lastProblem,
+          lastError: this.#lastError?.message,
         }),
         leaseEndMs: () => this.#ownLeaseEndMs,
         coordinatorOffsetMs: () => this.#offsetMs,
@@ -461,10 +536,11 @@ class Peer {
   }
 
   #allEntryPoints(): EntryPoint[] {
-    return [
-      ...(this.#entryPoints?.list() ?? []),
-      { kind: "local-api", listen: this.#store.socketPath, protection: "folder" },
-    ];
+    const { socketPath } = this.#store;
+    const points = this.#entryPoints?.list() ?? [];
+    return socketPath === undefined
+      ? points
+      : [...points, { kind: "local-api", listen: socketPath, protection: "folder" }];
   }
 
   /** What the filter ended is cut for the sockets behind it too: no packet would tell them. */

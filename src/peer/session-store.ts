@@ -12,13 +12,27 @@ import type { KeptState } from "./kept-for-coordinator.ts";
 import { defaultStateRoot, findStateFolder, listStateFolders, StateFolder } from "./state.ts";
 import { type PeerState, STATE_VERSION } from "./state-schema.ts";
 
+/** Where a session is kept. */
+type StatePlace = Pick<StateFolder, "path" | "write" | "settle" | "release"> & {
+  readonly socketPath: string | undefined;
+};
+
+/** Of a session that ends with its process. */
+const IN_MEMORY: StatePlace = {
+  path: "",
+  socketPath: undefined,
+  write: () => undefined,
+  settle: () => undefined,
+  release: () => undefined,
+};
+
 export class SessionStore {
-  readonly #folder: StateFolder;
+  readonly #folder: StatePlace;
   readonly token: JoinToken | undefined;
   #state: PeerState;
   #problem: WirebadgeError | undefined;
 
-  private constructor(folder: StateFolder, state: PeerState, token: JoinToken | undefined) {
+  private constructor(folder: StatePlace, state: PeerState, token: JoinToken | undefined) {
     this.#folder = folder;
     this.#state = state;
     this.token = token;
@@ -26,15 +40,16 @@ export class SessionStore {
 
   /**
    * With a token: the folder of an earlier run with it, else a new one with new keys. Without: the folder named, or
-   * the only one there is.
+   * the only one there is. `url` is where the coordinator is reached, if not where the token says.
    * @throws WirebadgeError TOKEN_INVALID, USAGE, CONFLICT, STATE_UNREADABLE, STATE_LOCKED
    */
-  static open(tokenText: string | undefined, stateDir: string | undefined): SessionStore {
+  static open(tokenText: string | undefined, stateDir: string | undefined, url?: string): SessionStore {
     const token = tokenText === undefined ? undefined : parseJoinToken(tokenText);
     const folder = StateFolder.open(stateDir ?? placeOf(token));
     try {
       const known = folder.read();
-      const state = known === undefined ? newState(token, folder.path) : withToken(known, token, folder.path);
+      const kept = known === undefined ? newState(token, folder.path) : withToken(known, token, folder.path);
+      const state = withUrl(kept, url);
       const store = new SessionStore(folder, state, token);
       // Keys are on disk before they are shown to anyone: enrolling again with them gives the same session again.
       folder.write(state);
@@ -45,11 +60,19 @@ export class SessionStore {
     }
   }
 
+  /** A session that ends with this process: its keys are never on disk. @throws WirebadgeError TOKEN_INVALID */
+  static inMemory(tokenText: string, url?: string): SessionStore {
+    const token = parseJoinToken(tokenText);
+    return new SessionStore(IN_MEMORY, withUrl(newState(token, "memory"), url), token);
+  }
+
+  /** "" for one in memory. */
   get path(): string {
     return this.#folder.path;
   }
 
-  get socketPath(): string {
+  /** Undefined for a session in memory: nobody else asks it. */
+  get socketPath(): string | undefined {
     return this.#folder.socketPath;
   }
 
@@ -192,6 +215,11 @@ function newState(token: JoinToken | undefined, path: string): PeerState {
     wireguardKey: toBase64(randomBytes(osRandom, 32)),
     signSeed: toBase64(randomBytes(osRandom, 32)),
   };
+}
+
+/** The coordinator's key stays the token's: another address of it is no other coordinator. */
+function withUrl(state: PeerState, url: string | undefined): PeerState {
+  return url === undefined ? state : { ...state, coordinator: { ...state.coordinator, url } };
 }
 
 function withToken(state: PeerState, token: JoinToken | undefined, path: string): PeerState {

@@ -2,12 +2,12 @@
 // after every failed handshake (the name may have moved), and every few seconds until there is an answer.
 import { lookup } from "node:dns/promises";
 import { clearTimeout, setTimeout } from "node:timers";
-import type { Logger } from "pino";
 import { type Endpoint, parseAddress } from "../base/address.ts";
 import { toBase64 } from "../base/bytes.ts";
 import { ENDPOINT_RESOLVE_RETRY_MS } from "../base/limits.ts";
 import { SECOND_MS } from "../base/units.ts";
 import type { DesiredPeer } from "../engine/desired-state.ts";
+import type { Logger } from "./logger.ts";
 import type { WgPeer } from "./wg-config.ts";
 
 export interface WgEndpointsOptions {

@@ -1,7 +1,7 @@
 // `wirebadge wg FILE.conf`: WireGuard by a plain configuration file, rootless. No coordinator, no policy: everything in
 // the file is allowed, and nothing else. Endpoint names are asked of the host's resolver, again when handshakes fail;
 // SOCKS names never are.
-import type { Logger } from "pino";
+
 import { formatAddress } from "../base/address.ts";
 import { toBase64 } from "../base/bytes.ts";
 import { WirebadgeError } from "../base/errors.ts";
@@ -19,6 +19,7 @@ import { EntryPoints } from "./entry-points.ts";
 import { Gateway } from "./gateway.ts";
 import { parseOffers } from "./gateway-offers.ts";
 import type { EntryPoint } from "./local-api-schema.ts";
+import type { Logger } from "./logger.ts";
 import { StackDialer } from "./overlay-dialer.ts";
 import { OverlayDns } from "./overlay-dns.ts";
 import { OwnerCheck } from "./owner.ts";

@@ -1,7 +1,7 @@
 // `wirebadge wg FILE.conf --tun NAME`: WireGuard by a plain configuration file, for every process of the host, over a
 // TUN device. Composition alone: the device as wg(8) knows it (tun/wg-tun-device.ts), its UAPI socket, and the host's
 // addresses and routes.
-import type { Logger } from "pino";
+
 import { type Address, formatAddress } from "../base/address.ts";
 import { toBase64 } from "../base/bytes.ts";
 import { WirebadgeError } from "../base/errors.ts";
@@ -9,6 +9,7 @@ import { MTU_DEFAULT_BYTES } from "../base/limits.ts";
 import { Arena } from "../io/ffi/arena.ts";
 import { TUN_ARENA_BYTES, TunDevice } from "../io/ffi/tun-device.ts";
 import type { DataThreadStatus } from "./data-thread-messages.ts";
+import type { Logger } from "./logger.ts";
 import { HostNetwork, journalFolder } from "./tun/host-network.ts";
 import { openUapi } from "./tun/uapi-open.ts";
 import type { UapiServer } from "./tun/uapi-server.ts";

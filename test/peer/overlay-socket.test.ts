@@ -9,10 +9,14 @@ import { address, until } from "./world.ts";
 const A = { address: address("fd00::a"), port: 40_000 };
 const B = { address: address("fd00::b"), port: 80 };
 
+function overlaySocket(connection: FakeConnection, turns: TestTurns): OverlaySocket {
+  return new OverlaySocket({ turns, tcp: { connection, closed: undefined }, allowHalfOpen: true });
+}
+
 function pair(capacityBytes?: number): [OverlaySocket, FakeConnection, TestTurns] {
   const turns = new TestTurns();
   const [client, server] = fakePair(turns, A, B, capacityBytes);
-  return [new OverlaySocket(client, turns), server, turns];
+  return [overlaySocket(client, turns), server, turns];
 }
 
 function pattern(length: number): Buffer {
@@ -24,8 +28,8 @@ function pattern(length: number): Buffer {
 test("a megabyte each way arrives byte-exact through buffers of 4 KiB, with both ends closed in order", async () => {
   const turns = new TestTurns();
   const [client, server] = fakePair(turns, A, B, 4096);
-  const a = new OverlaySocket(client, turns);
-  const b = new OverlaySocket(server, turns);
+  const a = overlaySocket(client, turns);
+  const b = overlaySocket(server, turns);
   const sent = pattern(1_000_000);
   const collect = async (socket: OverlaySocket): Promise<Buffer> => Buffer.concat(await socket.toArray());
   const [atA, atB] = await Promise.all([

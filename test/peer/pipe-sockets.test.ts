@@ -71,7 +71,7 @@ for (const kind of ["dialled", "accepted"] as const) {
   test(`${kind}: 4 MB each way at once arrive byte-exact and counted, closed in order`, async () => {
     const { program, far, turns, results } = await joined(kind, 32_768);
     const sent = pattern(4_000_000);
-    const overlay = new OverlaySocket(far, turns);
+    const overlay = new OverlaySocket({ turns, tcp: { connection: far, closed: undefined }, allowHalfOpen: true });
     const atProgram: Buffer[] = [];
     program.on("data", (chunk) => atProgram.push(chunk));
     program.end(sent);

@@ -1,8 +1,8 @@
 // The host around the TUN device of a peer under a coordinator: its addresses and routes follow the netmap, and what
 // can't be had of them is said once. `up` of HostNetwork and its journal do the work.
 import { readFileSync } from "node:fs";
-import type { Logger } from "pino";
 import { formatPrefix, isV4Prefix, type Prefix } from "../../base/address.ts";
+import type { Logger } from "../logger.ts";
 import type { BadgePlan } from "./badge-plan.ts";
 import { HostNetwork } from "./host-network.ts";
 

@@ -1,10 +1,11 @@
 // Names of `up --tun`: the resolver in this peer's stack and, if asked for, the host's own told of it. What the ready
 // line says of it is decided here.
-import type { Logger } from "pino";
+
 import { formatAddress } from "../../base/address.ts";
 import { assert } from "../../base/assert.ts";
 import type { NetmapView } from "../../control/netmap.ts";
 import type { Netstack } from "../../netstack/contract.ts";
+import type { Logger } from "../logger.ts";
 import type { Turns } from "../turns.ts";
 import { type EnteredDns, enterHostDns, type HostDnsPlan, namesByHand } from "./host-dns.ts";
 import { OverlayNames, resolverAddressesOf } from "./overlay-names.ts";

@@ -5,10 +5,10 @@ import { accessSync, constants, readFileSync, readlinkSync, writeFileSync } from
 import { delimiter, join } from "node:path";
 import { env, geteuid, pid } from "node:process";
 import { clearTimeout, setTimeout } from "node:timers";
-import type { Logger } from "pino";
 import { z } from "zod";
 import { WirebadgeError } from "../../base/errors.ts";
 import { HOST_COMMAND_MAX_MS, HOST_COMMAND_OUTPUT_MAX_BYTES } from "../../base/limits.ts";
+import type { Logger } from "../logger.ts";
 import { errnoOf } from "../real-network.ts";
 import { startOf } from "../state.ts";
 

@@ -1,6 +1,7 @@
 // The UAPI socket of a running device: where its folder is not to be had all else works without it.
-import type { Logger } from "pino";
+
 import { WirebadgeError } from "../../base/errors.ts";
+import type { Logger } from "../logger.ts";
 import { UapiServer, type UapiServerOptions } from "./uapi-server.ts";
 
 export interface OpenUapiOptions extends Pick<UapiServerOptions, "name" | "backend" | "readOnly" | "onRefusedSet"> {

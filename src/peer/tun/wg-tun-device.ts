@@ -1,6 +1,6 @@
 // The device of `wirebadge wg --tun` as wg(8) knows it: keys, sockets and peers, told first by the file and then over
 // UAPI. It outlives the data thread, which is started again where a running one can't change: its key, its sockets.
-import type { Logger } from "pino";
+
 import { type Endpoint, formatAddress, formatPrefix, parseAddress } from "../../base/address.ts";
 import { assert } from "../../base/assert.ts";
 import { equalBytes, toBase64, toHex } from "../../base/bytes.ts";
@@ -14,6 +14,7 @@ import { osRandom } from "../../io/os-random.ts";
 import { REJECT_AFTER_TIME_MS } from "../../wireguard/deadlines.ts";
 import { DataThread, type DataThreadRecovery } from "../data-thread.ts";
 import type { DataThreadStatus } from "../data-thread-messages.ts";
+import type { Logger } from "../logger.ts";
 import type { WgConfig, WgEndpoint, WgPeer } from "../wg-config.ts";
 import { WgEndpoints } from "../wg-endpoints.ts";
 import { closeSockets, openedOf, openSockets, tryToOpen } from "./outer-sockets.ts";
