@@ -101,14 +101,22 @@ export class StackDialer implements OverlayDialer {
     this.#silentUntilMs.set(formatAddress(route.address), nowMs + SILENT_GATEWAY_MS);
   }
 
-  bindUdp(target: DialTarget): { readonly socket: UdpSocket; readonly remote: Endpoint } {
+  /** Where a datagram for it goes. @throws DialError when the target is denied or unknown */
+  findUdp(asked: DialTarget): Endpoint {
+    const target = this.#withPort(asked);
     const address = this.#knownAddresses(target, "udp")[0];
     if (address === undefined) throw this.#deniedName(target, "udp");
     this.#judge(target, this.#view.judgeOutbound(address, "udp", target.port));
+    return { address, port: target.port };
+  }
+
+  bindUdp(target: DialTarget): { readonly socket: UdpSocket; readonly remote: Endpoint } {
+    const remote = this.findUdp(target);
+    const { address } = remote;
     const local = this.#view.localAddressFor(address);
     const socket = local === undefined ? undefined : this.#stack.bindUdp({ address: local, port: 0 });
     if (socket === undefined) throw new DialError("unreachable", target);
-    return { socket, remote: { address, port: target.port } };
+    return { socket, remote };
   }
 
   async #routes(target: DialTarget, protocol: FilterProtocol, signal?: AbortSignal): Promise<readonly DialRoute[]> {

@@ -187,7 +187,7 @@ export class StreamEnd {
     const socket = this.#socket;
     this.#inside.connecting = false;
     socket.setTimeout(0);
-    if (!this.#detached && this.#closed === undefined) this.#leave(error);
+    if (!this.#detached && this.#closed === undefined) this.#leave();
     this.#write = undefined;
     this.#setHold();
     callback(error);
@@ -217,21 +217,15 @@ export class StreamEnd {
     else this.#hold.release();
   }
 
-  /** After an orderly end the stack delivers what it had accepted; anything else is a reset. */
-  #leave(error: Error | null): void {
+  /** As close(2): the stack delivers what it had accepted; data that nobody will read is answered by a reset. */
+  #leave(): void {
     const connection = this.#connection;
     if (connection === undefined) return;
     const turns = this.#turns;
     const abort = (): void => turns.turn((nowMs) => connection.abort(nowMs));
-    if (error !== null || !this.#endSent) {
-      connection.handler = { readable: ignore, writable: ignore, closed: ignore };
-      abort();
-      return;
-    }
     const timer = setTimeout(abort, ORPHAN_MAX_MS);
     timer.unref();
     connection.handler = {
-      // Data for a reader that has gone is answered as a kernel does it, with a reset.
       readable: () => {
         if (connection.readableBytes > 0) setImmediate(abort);
       },
@@ -239,6 +233,7 @@ export class StreamEnd {
       closed: () => clearTimeout(timer),
     };
     if (connection.readableBytes > 0) abort();
+    else if (!this.#endSent) turns.turn((nowMs) => connection.end(nowMs));
   }
 
   #poke(): void {
@@ -311,7 +306,7 @@ export function addressInfo({ address, port }: Endpoint): { address: string; fam
 }
 
 /**
- * `end()` sends FIN; `destroy()` before that resets. Errors carry `code`: ECONNRESET, ETIMEDOUT, EHOSTUNREACH, EACCES.
+ * `destroy()` is close(2): FIN, or a reset when data is left unread; `resetAndDestroy()` resets. Errors carry `code`: ECONNRESET, ETIMEDOUT, EHOSTUNREACH, EACCES.
  * TCP_NODELAY is always on (the stack holds no small segment back), and the stack probes idle connections itself.
  */
 export class OverlaySocket extends Socket {

@@ -34,14 +34,15 @@ export class ConnectError extends SocketError {
   /** What would allow it, or mend it. */
   readonly hint: string | undefined;
 
-  constructor(error: DialError, target: DialTarget, identity: string) {
+  constructor(error: DialError, target: DialTarget, identity: string, protocol: "tcp" | "udp" = "tcp") {
     const { code, kind, denialId, reason, ruleId } = error;
-    const hint = error.hint ?? (kind === "denied" ? hintFor(reason, target, identity) : undefined);
+    const hint = error.hint ?? (kind === "denied" ? hintFor(reason, target, identity, protocol) : undefined);
     const place = `${printable(target.host.includes(":") && isAddress(target) ? `[${target.host}]` : target.host)}`;
     const words = [WHAT[kind], reason, ruleId === undefined ? undefined : `by rule ${ruleId}`, inBrackets(denialId)];
     const text = words.filter((word) => word !== undefined).join(" ");
-    const message = `connect ${code} ${place}:${target.port}: ${text}${hint === undefined ? "" : `; ${hint}`}`;
-    super(code, message, "connect", { address: target.host, port: target.port }, error);
+    const syscall = protocol === "tcp" ? "connect" : "send";
+    const message = `${syscall} ${code} ${place}:${target.port}: ${text}${hint === undefined ? "" : `; ${hint}`}`;
+    super(code, message, syscall, { address: target.host, port: target.port }, error);
     this.host = target.host;
     this.rule = ruleId;
     this.denialId = denialId;
@@ -59,13 +60,13 @@ function isAddress({ host }: DialTarget): boolean {
 }
 
 /** In the policy's own words; nothing that the asker did not say itself. */
-function hintFor(reason: string | undefined, target: DialTarget, identity: string): string {
+function hintFor(reason: string | undefined, target: DialTarget, identity: string, protocol: string): string {
   if (reason === "NEVER") return "a `never` of the policy closes it, and no grant goes around that";
   if (reason === "DIAL_REFUSED") return "the gateway's dial rules close it, whatever the policy grants";
   if (reason === "SESSION_REVOKED") return "join anew with another token";
   if (reason === "LEASE_ENDED" || reason === "NO_LEASE") return "see that the coordinator can be reached";
   const { host, port } = target;
-  const traffic = `tcp:${port}`;
+  const traffic = `${protocol}:${port}`;
   if (isAddress(target)) return `an admin can grant ${grant(identity, `${host} ${traffic}`)}`;
   const name = printable(host);
   const to = name.includes(":")

@@ -99,7 +99,7 @@ export async function join(options: JoinOptions): Promise<Network> {
 function withHint(error: unknown, { state }: JoinOptions): unknown {
   if (!(error instanceof WirebadgeError) || error.code !== "TOKEN_SPENT" || state !== undefined) return error;
   return new WirebadgeError("TOKEN_SPENT", error.message, {
-    hint: "each start takes one use: give a `state` folder, which a restart comes back with, or a token with more --uses",
+    hint: "each start takes one use: give a `state` folder to come back with, or a token of more --uses",
     cause: error,
   });
 }

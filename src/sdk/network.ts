@@ -1,5 +1,6 @@
 // A network that this process has joined: the peer of `wirebadge up` without its entry points, and Node's own kinds of
 // sockets on it.
+import type { Socket as DatagramSocket } from "node:dgram";
 import { EventEmitter } from "node:events";
 import type { Server, Socket } from "node:net";
 import { formatAddress } from "../base/address.ts";
@@ -11,6 +12,7 @@ import type { PeerInside, RunningPeer } from "../peer/peer.ts";
 import { ConnectError } from "./connect-error.ts";
 import type { LoopHold } from "./loop-hold.ts";
 import { type ConnectionTaker, type ListenOptions, OverlayServer } from "./overlay-server.ts";
+import { OverlayUdpSocket } from "./overlay-udp-socket.ts";
 
 export interface NetworkEvents {
   /** Something that this session asked for, or was asked for, was denied. */
@@ -51,6 +53,7 @@ export class Network extends EventEmitter<NetworkEvents> {
   readonly #hold: LoopHold;
   readonly #sockets = new Set<Socket>();
   readonly #servers = new Set<OverlayServer>();
+  readonly #datagrams = new Set<OverlayUdpSocket>();
   readonly #callers = new WeakMap<object, Whois>();
   #closing: Promise<void> | undefined;
 
@@ -158,6 +161,23 @@ export class Network extends EventEmitter<NetworkEvents> {
     return server;
   }
 
+  /**
+   * As dgram.createSocket, on this session's own addresses, of both families.
+   * @example net.udp().send("question", 53, "resolver", (error) => …)
+   */
+  udp(): DatagramSocket {
+    this.#checkOpen();
+    const socket = new OverlayUdpSocket({
+      inside: this.#inside,
+      hold: this.#hold,
+      identity: this.identity,
+      ownAddresses: () => this.#inside.views.ownAddresses(),
+    });
+    this.#datagrams.add(socket);
+    socket.once("close", () => this.#datagrams.delete(socket));
+    return socket;
+  }
+
   /** Ends every socket and server of it and then the session, as far as that is not kept. Safe to call again. */
   close(): Promise<void> {
     this.#closing ??= this.#close();
@@ -207,6 +227,7 @@ export class Network extends EventEmitter<NetworkEvents> {
   async #close(): Promise<void> {
     for (const server of this.#servers) server.close();
     for (const socket of this.#sockets) socket.destroy();
+    for (const socket of this.#datagrams) void socket[Symbol.asyncDispose]();
     this.#hold.hold(); // until it is done
     try {
       await this.#peer.stop();

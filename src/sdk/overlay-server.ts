@@ -122,7 +122,7 @@ export class OverlayServer extends Server {
     const { turns } = inside;
     const isFull = this.maxConnections !== undefined && this.#inside._connections >= this.maxConnections;
     if (isFull || this.#inside._handle === null) {
-      turns.turn((nowMs) => tcp.connection.abort(nowMs));
+      new OverlaySocket({ turns, tcp }).destroy(); // as close(2) would
       if (isFull) this.emit("drop", dropInfo(tcp));
       return;
     }

@@ -85,10 +85,22 @@ test("end sends FIN and reading goes on", async () => {
   await once(socket, "close");
 });
 
-test("destroy before the end is a reset", async () => {
+test("resetAndDestroy is a reset", async () => {
+  const [socket, far] = pair();
+  socket.resetAndDestroy();
+  expect(far.closedBy).toBe("reset");
+});
+
+test("destroy is close(2): an end, but a reset where data is left unread", async () => {
   const [socket, far] = pair();
   socket.destroy();
-  expect(far.closedBy).toBe("reset");
+  await until(() => far.remoteEnded);
+  expect(far.closedBy).toBeUndefined();
+  const [unread, farther, turns] = pair();
+  turns.turn((nowMs) => farther.write(nowMs, new Uint8Array(10)));
+  unread.destroy();
+  await until(() => farther.closedBy !== undefined);
+  expect(farther.closedBy).toBe("reset");
 });
 
 test("destroy after the end is none: what was accepted is delivered", async () => {
