@@ -124,6 +124,7 @@ export const PING_TIMEOUT_MS = 5 * SECOND_MS;
 
 // SDK
 export const JOIN_TIMEOUT_MS = 30 * SECOND_MS; // unless said otherwise; a coordinator that starts beside it is there
+export const OVERLAY_NAMES_REMEMBERED_MAX = 4_096; // that a program asked for; the oldest is forgotten
 export const LEAVE_MAX_MS = 1 * SECOND_MS; // for the coordinator's word at the end; then the lease ends the session
 
 // Control channel

@@ -210,7 +210,7 @@ function triesNext(kind: DialFailure): boolean {
 }
 
 /** `service:NAME` and `node:NAME` say which of the two is meant; a bare name is a service, then a node. */
-function splitKind(host: string): { readonly kind: "service" | "node" | undefined; readonly name: string } {
+export function splitKind(host: string): { readonly kind: "service" | "node" | undefined; readonly name: string } {
   const text = host.toLowerCase();
   if (text.startsWith("service:")) return { kind: "service", name: text.slice("service:".length) };
   if (text.startsWith("node:")) return { kind: "node", name: text.slice("node:".length) };

@@ -3,6 +3,7 @@
 // (pipe-sockets.ts). A net.Socket without a handle leaves nearly everything to its stream methods: `StreamEnd` has what
 // stands behind those, so that a socket which somebody else has made can be given the same ones (sdk/register.ts).
 import { Buffer } from "node:buffer";
+import { EventEmitter } from "node:events";
 import { Socket, type SocketConstructorOpts } from "node:net";
 import { addAbortSignal } from "node:stream";
 import { clearTimeout, setImmediate, setTimeout } from "node:timers";
@@ -306,7 +307,8 @@ export function addressInfo({ address, port }: Endpoint): { address: string; fam
 }
 
 /**
- * `destroy()` is close(2): FIN, or a reset when data is left unread; `resetAndDestroy()` resets. Errors carry `code`: ECONNRESET, ETIMEDOUT, EHOSTUNREACH, EACCES.
+ * `destroy()` is close(2): FIN, or a reset when data is left unread; `resetAndDestroy()` resets. Errors carry `code`:
+ * ECONNRESET, ETIMEDOUT, EHOSTUNREACH, EACCES.
  * TCP_NODELAY is always on (the stack holds no small segment back), and the stack probes idle connections itself.
  */
 export class OverlaySocket extends Socket {
@@ -399,7 +401,10 @@ export function attachSocket(socket: Socket, end: StreamEnd, tcp: DetachedTcp): 
 /** What a net.Socket asks its handle for, as properties of the socket or its prototype. */
 export function factsOf(endOf: (socket: Socket) => StreamEnd): PropertyDescriptorMap {
   const shown = (endpoint: Endpoint | undefined) => (endpoint === undefined ? {} : addressInfo(endpoint));
-  const method = (value: (this: Socket) => unknown): PropertyDescriptor => ({ value, configurable: true });
+  const method = (value: (this: Socket, ...args: never[]) => unknown): PropertyDescriptor => ({
+    value,
+    configurable: true,
+  });
   const getter = (get: (this: Socket) => unknown): PropertyDescriptor => ({ get, configurable: true });
   return {
     _getsockname: method(function () {
@@ -407,6 +412,14 @@ export function factsOf(endOf: (socket: Socket) => StreamEnd): PropertyDescripto
     }),
     _getpeername: method(function () {
       return shown(endOf(this).connection?.remote);
+    }),
+    // TLS over a net.Socket without a handle waits for "connect", also of one that is connected: it is told at once.
+    once: method(function (event: string, listener: () => void) {
+      if (event !== "connect" || endOf(this).connection === undefined) {
+        return EventEmitter.prototype.once.call(this, event, listener);
+      }
+      process.nextTick(() => this.destroyed || listener.call(this));
+      return this;
     }),
     pending: getter(function () {
       return endOf(this).connection === undefined;

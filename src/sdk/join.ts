@@ -39,7 +39,7 @@ const SILENT: Logger = { debug: ignore, info: ignore, warn: ignore, error: ignor
 /**
  * Resolves once the network can be used. It does not keep the process alive; what is open on it does.
  * @example
- * await using net = await join({ token: process.env.WIREBADGE_TOKEN });
+ * await using net = await join({ token: process.env["WIREBADGE_TOKEN"] });
  * const response = await net.fetch("http://staging/");
  * @throws WirebadgeError with `code` and `hint`: TOKEN_SPENT, COORDINATOR_UNREACHABLE, TIMEOUT …
  */

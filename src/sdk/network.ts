@@ -2,7 +2,10 @@
 // sockets on it.
 import type { Socket as DatagramSocket } from "node:dgram";
 import { EventEmitter } from "node:events";
+import type { Agent as HttpAgent } from "node:http";
+import type { Agent as HttpsAgent } from "node:https";
 import type { Server, Socket } from "node:net";
+import type { Dispatcher } from "undici";
 import { formatAddress } from "../base/address.ts";
 import { WirebadgeError } from "../base/errors.ts";
 import type { Can, Denial, Status, Whois } from "../peer/local-api-schema.ts";
@@ -11,6 +14,9 @@ import { type DetachedTcp, OverlaySocket } from "../peer/overlay-socket.ts";
 import type { PeerInside, RunningPeer } from "../peer/peer.ts";
 import { ConnectError } from "./connect-error.ts";
 import type { LoopHold } from "./loop-hold.ts";
+import { OverlayHosts } from "./overlay-hosts.ts";
+import { makeDispatcher, OverlayHttpAgent, OverlayHttpsAgent } from "./overlay-http.ts";
+import { makeLookup, type OverlayLookup } from "./overlay-lookup.ts";
 import { type ConnectionTaker, type ListenOptions, OverlayServer } from "./overlay-server.ts";
 import { OverlayUdpSocket } from "./overlay-udp-socket.ts";
 
@@ -55,6 +61,16 @@ export class Network extends EventEmitter<NetworkEvents> {
   readonly #servers = new Set<OverlayServer>();
   readonly #datagrams = new Set<OverlayUdpSocket>();
   readonly #callers = new WeakMap<object, Whois>();
+  /** @internal */
+  readonly hosts: OverlayHosts;
+  /**
+   * As dns.lookup, of services and nodes. A name behind a `host:` route has no address here: its gateway resolves it.
+   * @example net.lookup("staging", { all: true }, (error, addresses) => …)
+   */
+  readonly lookup: OverlayLookup;
+  #dispatcher: Dispatcher | undefined;
+  #httpAgent: HttpAgent | undefined;
+  #httpsAgent: HttpsAgent | undefined;
   #closing: Promise<void> | undefined;
 
   constructor(peer: RunningPeer, hold: LoopHold) {
@@ -62,6 +78,8 @@ export class Network extends EventEmitter<NetworkEvents> {
     this.#peer = peer;
     this.#inside = peer.inside;
     this.#hold = hold;
+    this.hosts = new OverlayHosts(() => peer.inside.views.netmap());
+    this.lookup = makeLookup(this.hosts);
     void peer.stopped.then((error) => this.#ended(error));
   }
 
@@ -128,7 +146,8 @@ export class Network extends EventEmitter<NetworkEvents> {
   connect(first: ConnectOptions | number, second?: string | (() => void), third?: () => void): Socket {
     const options = typeof first === "number" ? { port: first, host: String(second) } : first;
     const onConnect = typeof second === "function" ? second : third;
-    const target = targetOf(options);
+    const asked = targetOf(options);
+    const target = { host: this.hosts.normalize(asked.host), port: asked.port };
     this.#checkOpen();
     const { turns } = this.#inside;
     const { signal, allowHalfOpen = false, timeout = 0 } = options;
@@ -178,6 +197,36 @@ export class Network extends EventEmitter<NetworkEvents> {
     return socket;
   }
 
+  /**
+   * As the global fetch, over the network; its requests share connections. A connection that could not be had is the
+   * error's `cause`, as there: a ConnectError.
+   * @example const response = await net.fetch("http://staging/");
+   */
+  readonly fetch: typeof globalThis.fetch = async (input, init) =>
+    await globalThis.fetch(input, { ...init, dispatcher: this.dispatcher } as unknown as RequestInit);
+
+  /** For whatever takes an undici Dispatcher: `fetch(url, { dispatcher: net.dispatcher })`. */
+  get dispatcher(): Dispatcher {
+    this.#checkOpen();
+    this.#dispatcher ??= makeDispatcher((options) => this.connect(options));
+    return this.#dispatcher;
+  }
+
+  /**
+   * For node:http and what stands on it; keeps connections.
+   * @example axios.create({ httpAgent: net.httpAgent, httpsAgent: net.httpsAgent, proxy: false })
+   */
+  get httpAgent(): HttpAgent {
+    this.#httpAgent ??= new OverlayHttpAgent((options) => this.connect(options), { keepAlive: true });
+    return this.#httpAgent;
+  }
+
+  /** For node:https; certificates are checked against the name that was asked for. */
+  get httpsAgent(): HttpsAgent {
+    this.#httpsAgent ??= new OverlayHttpsAgent((options) => this.connect(options), { keepAlive: true });
+    return this.#httpsAgent;
+  }
+
   /** Ends every socket and server of it and then the session, as far as that is not kept. Safe to call again. */
   close(): Promise<void> {
     this.#closing ??= this.#close();
@@ -225,6 +274,8 @@ export class Network extends EventEmitter<NetworkEvents> {
   }
 
   async #close(): Promise<void> {
+    this.#httpAgent?.destroy();
+    this.#httpsAgent?.destroy();
     for (const server of this.#servers) server.close();
     for (const socket of this.#sockets) socket.destroy();
     for (const socket of this.#datagrams) void socket[Symbol.asyncDispose]();
@@ -254,5 +305,5 @@ function targetOf({ host, port = 0 }: ConnectOptions): DialTarget {
   if (!Number.isInteger(number) || number < 0 || number > 65_535) {
     throw new WirebadgeError("USAGE", `${String(port)} is no port`, { hint: "0 to 65535" });
   }
-  return { host: /^\[.*\]$/.test(host) ? host.slice(1, -1) : host, port: number };
+  return { host, port: number };
 }

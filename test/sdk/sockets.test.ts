@@ -287,7 +287,7 @@ describe("over the network alone", () => {
     expect(coder.denials().map(({ id }) => id)).toContain(error.denialId);
   });
 
-  test("what it may not know has the words of what doesn't exist; an address says what an admin can grant", async () => {
+  test("what it may not know has the words of what doesn't exist; an address says what can be granted", async () => {
     const errorFor = async (host: string): Promise<ConnectError> => (await once(coder.connect(22, host), "error"))[0];
     const strip = ({ message }: Error, host: string) => message.replaceAll(host, "X").replace(/d_\w+/, "d");
     expect(strip(await errorFor("gw"), "gw")).toBe(strip(await errorFor("nobody"), "nobody"));
