@@ -11,13 +11,14 @@ const real = [
   "test/interop/**/*.test.ts",
   "test/hostile/**/*.test.ts",
   "test/scripts/**/*.test.ts",
+  "test/sdk/{examples,register}.test.ts",
   "test/engine/steady-path.test.ts", // in a process of its own: what other tests gave a field decides how V8 keeps it
 ];
 
 // In-process too, but each takes seconds: in `npm test`, not in `npm run check`.
 const slow = [
   "test/fuzz/**/*.test.ts",
-  "test/sdk/**/*.test.ts",
+  "test/sdk/{http,join,libraries,sockets,udp}.test.ts",
   "test/others/**/*.test.ts",
   "test/sim/{plants,tools}.test.ts",
   "test/wireguard/handshake-flood.test.ts",

@@ -2,7 +2,7 @@
 // so (`describe.runIf(needs("netns", "curl"))(…)`): so `npm test` succeeds with Node and npm alone, and `.ci/run`,
 // which installs all of it, fails on any such line.
 import { spawnSync } from "node:child_process";
-import { accessSync, closeSync, constants, openSync } from "node:fs";
+import { accessSync, closeSync, constants, existsSync, openSync, readdirSync } from "node:fs";
 import { networkInterfaces } from "node:os";
 import { basename, delimiter, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -39,6 +39,8 @@ const INSTALL = {
   setpriv: "apt-get install util-linux",
   perl: "apt-get install perl-base",
   npm: "install Node with npm",
+  initdb: "apt-get install postgresql",
+  postgres: "apt-get install postgresql",
 } as const;
 
 export type Need = keyof typeof INSTALL;
@@ -63,10 +65,17 @@ export function toolPath(tool: Need, env: NodeJS.ProcessEnv = process.env): stri
   if (named !== undefined && named !== "") return isExecutable(named) ? named : undefined;
   // The distribution's own build; whatever else is called wireguard-go comes first on the PATH, or by its variable.
   if (tool === "wireguard-go-debian") return isExecutable(DEBIAN_WIREGUARD_GO) ? DEBIAN_WIREGUARD_GO : undefined;
-  const folders = [...(env["PATH"] ?? "").split(delimiter), "/usr/sbin", "/sbin"].filter((folder) => folder !== "");
+  const path = (env["PATH"] ?? "").split(delimiter);
+  const folders = [...path, "/usr/sbin", "/sbin", ...debianPostgres()].filter((folder) => folder !== "");
   for (const folder of folders)
     for (const name of NAMES[tool] ?? [tool]) if (isExecutable(join(folder, name))) return join(folder, name);
   return undefined;
+}
+
+/** Debian keeps the programs of each version of the server in a folder of its own. */
+function debianPostgres(): string[] {
+  const top = "/usr/lib/postgresql";
+  return existsSync(top) ? readdirSync(top).map((version) => join(top, version, "bin")) : [];
 }
 
 function hasTun(): boolean {

@@ -6,7 +6,7 @@ import { describe, expect, it } from "vitest";
 import { codeOf, importsOf, RULES, type SourceFile } from "./tidy-rules.ts";
 
 const top = new URL("..", import.meta.url).pathname;
-const FOLDERS = ["src", "test", "bin", "benchmarks", ".ci"];
+const FOLDERS = ["src", "test", "bin", "benchmarks", "examples", ".ci"];
 const TEXT = /\.(ts|js|mjs|json|jsonc|md|yml|sh|conf)$|^[^.]+$|^\.(npmrc|gitignore)$/;
 const PLANTED_IN = "test/tidy.test.ts"; // holds the planted violations below
 const OPENING = "// What it is.\n";

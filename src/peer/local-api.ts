@@ -188,6 +188,11 @@ export class LocalApiServer {
     return { kind: "local-api", listen: this.#options.path, protection: "folder" };
   }
 
+  /** It no longer keeps the process alive. */
+  unref(): void {
+    this.#server.unref();
+  }
+
   async close(): Promise<void> {
     const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
     this.#server.closeAllConnections();

@@ -4,7 +4,7 @@
 // stands behind those, so that a socket which somebody else has made can be given the same ones (sdk/register.ts).
 import { Buffer } from "node:buffer";
 import { EventEmitter } from "node:events";
-import { Socket, type SocketConstructorOpts } from "node:net";
+import { type NetConnectOpts, Socket, type SocketConstructorOpts } from "node:net";
 import { addAbortSignal } from "node:stream";
 import { clearTimeout, setImmediate, setTimeout } from "node:timers";
 import { type Endpoint, formatAddress, isV4 } from "../base/address.ts";
@@ -89,6 +89,7 @@ export class StreamEnd {
   readonly #turns: Turns;
   readonly #hold: ProcessHold;
   #holds = false;
+  #begun = false;
   #wanted = true; // by the program: not unref'd
   #connection: TcpConnection | undefined;
   #readWanted = false;
@@ -107,8 +108,17 @@ export class StreamEnd {
     this.#inside = socket as unknown as SocketInside;
     this.#turns = turns;
     this.#hold = hold;
+  }
+
+  /** It is connecting. */
+  begin(): void {
+    this.#begun = true;
     this.#inside.connecting = true;
     this.#setHold();
+  }
+
+  get isBegun(): boolean {
+    return this.#begun;
   }
 
   get connection(): TcpConnection | undefined {
@@ -121,6 +131,7 @@ export class StreamEnd {
       this.#turns.turn((nowMs) => connection.abort(nowMs));
       return;
     }
+    if (!this.#begun) this.begin();
     this.#connection = connection;
     this.#closed = closed;
     this.#inside.connecting = false;
@@ -211,7 +222,7 @@ export class StreamEnd {
   }
 
   #setHold(): void {
-    const holds = this.#wanted && !this.#socket.destroyed;
+    const holds = this.#begun && this.#wanted && !this.#socket.destroyed;
     if (holds === this.#holds) return;
     this.#holds = holds;
     if (holds) this.#hold.hold();
@@ -299,6 +310,8 @@ export interface OverlaySocketOptions extends Pick<SocketConstructorOpts, "allow
   readonly hold?: ProcessHold;
   /** Where it is connected; without, `attach` follows. */
   readonly tcp?: DetachedTcp;
+  /** What `connect()` does, of a socket that is not connecting yet. */
+  readonly dial?: (socket: OverlaySocket, host: string, port: number) => void;
 }
 
 /** As `socket.address()` gives it. */
@@ -313,6 +326,7 @@ export function addressInfo({ address, port }: Endpoint): { address: string; fam
  */
 export class OverlaySocket extends Socket {
   readonly #end: StreamEnd;
+  readonly #dial: OverlaySocketOptions["dial"];
 
   static {
     Object.defineProperties(
@@ -322,11 +336,13 @@ export class OverlaySocket extends Socket {
   }
 
   constructor(options: OverlaySocketOptions) {
-    const { allowHalfOpen = false, signal, turns, hold = NO_HOLD, tcp } = options;
+    const { allowHalfOpen = false, signal, turns, hold = NO_HOLD, tcp, dial } = options;
     // Node passes the rest of the options on to the stream.
     const stream = { readableHighWaterMark: READ_MAX_BYTES, writableHighWaterMark: READ_MAX_BYTES };
     super({ allowHalfOpen, ...stream });
     this.#end = new StreamEnd(this, turns, hold);
+    this.#dial = dial;
+    if (dial === undefined) this.#end.begin();
     if (signal !== undefined) addAbortSignal(signal, this); // an aborted one destroys at once
     if (tcp !== undefined) this.#end.attach(tcp);
   }
@@ -349,8 +365,16 @@ export class OverlaySocket extends Socket {
     return this.#end.connection!.remote;
   }
 
-  override connect(): this {
-    throw socketError("EISCONN", "the socket is connected: open another by connect() of the network", "connect");
+  /** As of net.Socket: `(port, host[, done])` or `({ port, host }[, done])`. */
+  override connect(...args: readonly unknown[]): this {
+    if (this.#dial === undefined || this.#end.isBegun) {
+      throw socketError("EISCONN", "the socket is connected, or was: make another", "connect");
+    }
+    const { options, done } = readConnect(args);
+    if (done !== undefined) this.once("connect", done);
+    this.#end.begin();
+    this.#dial(this, String("host" in options ? options.host : ""), Number("port" in options ? options.port : 0));
+    return this;
   }
 
   override _read(): void {
@@ -387,6 +411,16 @@ export class OverlaySocket extends Socket {
     this.#end.reset();
     return this;
   }
+}
+
+/** The arguments of Socket.connect: (options[, done]), (port[, host][, done]), (path[, done]), or Node's own array. */
+export function readConnect(args: readonly unknown[]): { options: NetConnectOpts; done: (() => void) | undefined } {
+  const all = Array.isArray(args[0]) ? (args[0] as readonly unknown[]) : args;
+  const done = all.find((arg) => typeof arg === "function") as (() => void) | undefined;
+  const [first, second] = all;
+  if (typeof first === "object" && first !== null) return { options: first as NetConnectOpts, done };
+  if (typeof first === "string" && !/^\d+$/.test(first)) return { options: { path: first }, done };
+  return { options: { port: Number(first), ...(typeof second === "string" ? { host: second } : {}) }, done };
 }
 
 /** As a net.Socket tells it, in its order. */

@@ -302,6 +302,7 @@ class Peer {
       path: socketPath,
       onFailure: (error) => this.#options.logger.error({ err: error }, "the local API failed to answer"),
     });
+    if (this.#options.embedded !== undefined) api.unref();
     this.#closers.push(() => api.close());
   }
 

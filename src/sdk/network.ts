@@ -10,7 +10,7 @@ import { formatAddress } from "../base/address.ts";
 import { WirebadgeError } from "../base/errors.ts";
 import type { Can, Denial, Status, Whois } from "../peer/local-api-schema.ts";
 import { DialError, type DialTarget } from "../peer/overlay.ts";
-import { type DetachedTcp, OverlaySocket } from "../peer/overlay-socket.ts";
+import { type DetachedTcp, OverlaySocket, StreamEnd } from "../peer/overlay-socket.ts";
 import type { PeerInside, RunningPeer } from "../peer/peer.ts";
 import { ConnectError } from "./connect-error.ts";
 import type { LoopHold } from "./loop-hold.ts";
@@ -148,7 +148,6 @@ export class Network extends EventEmitter<NetworkEvents> {
     const onConnect = typeof second === "function" ? second : third;
     const asked = targetOf(options);
     const target = { host: this.hosts.normalize(asked.host), port: asked.port };
-    this.#checkOpen();
     const { turns } = this.#inside;
     const { signal, allowHalfOpen = false, timeout = 0 } = options;
     const socket = new OverlaySocket({
@@ -161,6 +160,24 @@ export class Network extends EventEmitter<NetworkEvents> {
     if (timeout > 0) socket.setTimeout(timeout);
     this.dialInto(socket, target, (tcp) => socket.attach(tcp));
     return socket;
+  }
+
+  /**
+   * As `new net.Socket()`: for a library that makes the socket first and calls its connect(port, host) itself.
+   * @example new pg.Client({ host: "staging-db", stream: () => net.socket() })
+   */
+  socket(options: Pick<ConnectOptions, "allowHalfOpen" | "signal"> = {}): Socket {
+    const { allowHalfOpen = false, signal } = options;
+    return new OverlaySocket({
+      turns: this.#inside.turns,
+      hold: this.#hold,
+      allowHalfOpen,
+      ...(signal === undefined ? {} : { signal }),
+      dial: (socket, host, port) => {
+        const target = { host: this.hosts.normalize(host), port };
+        this.dialInto(socket, target, (tcp) => socket.attach(tcp));
+      },
+    });
   }
 
   /**
@@ -239,6 +256,10 @@ export class Network extends EventEmitter<NetworkEvents> {
 
   /** @internal For a socket that somebody else has made: it is given the connection, or destroyed with the reason. */
   dialInto(socket: Socket, target: DialTarget, attach: (tcp: DetachedTcp) => void): void {
+    if (this.isClosed) {
+      process.nextTick(() => socket.destroy(leftError()));
+      return;
+    }
     this.#keep(socket);
     const controller = new AbortController();
     const giveUp = (): void => controller.abort();
@@ -255,6 +276,11 @@ export class Network extends EventEmitter<NetworkEvents> {
     );
   }
 
+  /** @internal */
+  makeEnd(socket: Socket): StreamEnd {
+    return new StreamEnd(socket, this.#inside.turns, this.#hold);
+  }
+
   #keep(socket: Socket): void {
     this.#sockets.add(socket);
     socket.once("close", () => this.#sockets.delete(socket));
@@ -269,8 +295,7 @@ export class Network extends EventEmitter<NetworkEvents> {
   }
 
   #checkOpen(): void {
-    if (!this.isClosed) return;
-    throw new WirebadgeError("PEER_NOT_RUNNING", "this network was left", { hint: "join() again" });
+    if (this.isClosed) throw leftError();
   }
 
   async #close(): Promise<void> {
@@ -292,6 +317,10 @@ export class Network extends EventEmitter<NetworkEvents> {
     if (error instanceof WirebadgeError && error.code === "SESSION_REVOKED") this.emit("revoked", error);
     void this.close().finally(() => this.emit("close", error));
   }
+}
+
+function leftError(): WirebadgeError {
+  return new WirebadgeError("PEER_NOT_RUNNING", "this network was left, or has ended", { hint: "join() again" });
 }
 
 /** @throws WirebadgeError USAGE */

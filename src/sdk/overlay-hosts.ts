@@ -1,5 +1,5 @@
-// Which hosts are the network's, by what this session knows: overlay addresses, routes, services, nodes and names behind
-// `host:` routes. For `lookup`, and for a program whose other connections go their own way (register.ts).
+// Which hosts are the network's, by what this session knows: overlay addresses, routes, services, nodes and names
+// behind `host:` routes. For `lookup`, and for a program whose other connections go their own way (register.ts).
 import { type Address, isV4, type Prefix, parseAddress, parsePrefix, prefixContains } from "../base/address.ts";
 import { OVERLAY_NAMES_REMEMBERED_MAX } from "../base/limits.ts";
 import type { NetmapView } from "../control/netmap.ts";
@@ -53,7 +53,7 @@ export class OverlayHosts {
     return isKnown || this.#remembered.has(name);
   }
 
-  /** Of a service or node; empty: it has none that this session knows of (a `host:` name is resolved by its gateway). */
+  /** Of a service or node; empty: none that this session knows of (a `host:` name is resolved by its gateway). */
   addressesOf(host: string): readonly Address[] {
     const bare = this.normalize(host);
     const literal = parseAddress(bare);

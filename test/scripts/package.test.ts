@@ -24,7 +24,16 @@ import { PortableCrypto } from "../../src/crypto/portable.ts";
 import { needs, requireTool } from "../needs.ts";
 
 const top = fileURLToPath(new URL("../..", import.meta.url));
-const COPIED = ["bin", "src", "package.json", "package-lock.json", "tsconfig.json", "tsconfig.build.json", ".npmrc"];
+const COPIED = [
+  "bin",
+  "src",
+  "examples",
+  "package.json",
+  "package-lock.json",
+  "tsconfig.json",
+  "tsconfig.build.json",
+  ".npmrc",
+];
 const TEXTS = ["README.md", "ARCHITECTURE.md", "SECURITY.md", "CHANGELOG.md", "LICENSE"];
 
 /** npm runs on the Node of these tests: the first on the PATH. */
@@ -131,6 +140,45 @@ describe.runIf(needs("npm"))("the package", () => {
     expect(peer).toMatchObject({ event: "ready", identity: "node:box" });
     const sessions = JSON.parse(run("session", "list", ...admin, "--json")) as unknown;
     expect(JSON.stringify(sessions)).toContain(String(peer["session"]));
+  });
+
+  it("joins from within a program, and takes an unchanged one along", async () => {
+    const ready = await stay(
+      "coordinator",
+      "--data",
+      "net",
+      "--listen",
+      "127.0.0.1:0",
+      "--admin-listen",
+      "127.0.0.1:0",
+    );
+    const admin = ["--url", String(ready["adminUrl"])];
+    env["WIREBADGE_ADMIN_TOKEN"] = readFileSync(join(user, "net/admin.token"), "utf8").trim();
+    writeFileSync(
+      join(user, "policy.json"),
+      JSON.stringify({ grants: [{ from: "agent:coder", to: "node:greeter tcp:80" }] }),
+    );
+    run("policy", "set", "policy.json", ...admin);
+    const token = (as: string): string => run("token", "create", "--as", as, ...admin, "--json");
+    const secret = (as: string): string => String((JSON.parse(token(as)) as { token: string }).token);
+    const environment = (as: string): NodeJS.ProcessEnv => ({ ...env, WIREBADGE_TOKEN: secret(as) });
+    const greeter = spawn(process.execPath, [join(installed, "examples/greeter.js")], {
+      env: environment("node:greeter"),
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    running.push(greeter);
+    await once(greeter.stdout, "data");
+    writeFileSync(
+      join(user, "agent.mjs"),
+      `import { join } from "wirebadge";
+       await using net = await join({ token: process.env.WIREBADGE_TOKEN });
+       console.log(await (await net.fetch("http://greeter/")).text());`,
+    );
+    writeFileSync(join(user, "plain.mjs"), 'console.log(await (await fetch("http://greeter/")).text());');
+    const runNode = (...args: string[]): string =>
+      execFileSync(process.execPath, args, { cwd: user, env: environment("agent:coder"), encoding: "utf8" });
+    expect(runNode("agent.mjs").trim()).toBe("hello agent:coder");
+    expect(runNode("--import", "wirebadge/register", "plain.mjs").trim()).toBe("hello agent:coder");
   });
 
   it("carries a connection between two wg files", async () => {

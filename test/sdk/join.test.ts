@@ -45,7 +45,9 @@ describe("join", () => {
     }
     await net.close();
     await net.close();
-    expect(() => net.connect({ host: "staging", port: 80 })).toThrow(/was left/);
+    const [left] = await once(net.connect({ host: "staging", port: 80 }), "error");
+    expect(left).toMatchObject({ code: "PEER_NOT_RUNNING" });
+    expect(() => net.listen(80)).toThrow(/was left/);
     const actions = await scene.network.auditActions();
     expect(actions.filter((action) => action === "session.leave").length, String(actions)).toBeGreaterThanOrEqual(2);
     await expect(join({ token })).rejects.toMatchObject({

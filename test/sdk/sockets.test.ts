@@ -313,6 +313,20 @@ describe("over the network alone", () => {
     await scene.network.setPolicy(POLICY);
   });
 
+  test("a socket that is made first connects by its own connect(), once", async () => {
+    const socket = coder.socket();
+    expect([socket.connecting, socket.pending]).toEqual([false, true]);
+    const connected = once(socket, "connect");
+    expect(socket.connect(7, "echo")).toBe(socket);
+    expect(socket.connecting).toBe(true);
+    await connected;
+    expect(() => socket.connect(7, "echo")).toThrow(expect.objectContaining({ code: "EISCONN" }));
+    socket.end("hello");
+    expect(await text(socket)).toBe("hello");
+    const [error] = await once(coder.socket().connect({ host: "secret", port: 80 }), "error");
+    expect(error).toMatchObject({ code: "EACCES", host: "secret" });
+  });
+
   test("mistakes are told at once", () => {
     expect(() => coder.connect({ host: "" })).toThrow(expect.objectContaining({ code: "USAGE" }));
     expect(() => coder.connect({ host: "echo", port: 70_000 })).toThrow(/70000/);
