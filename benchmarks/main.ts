@@ -20,6 +20,7 @@ const SUITES: Readonly<Record<string, () => Promise<Suite>>> = {
   },
   tunnel: () => import("./tunnel.ts"),
   join: () => import("./join.ts"),
+  sdk: () => import("./sdk.ts"),
   tun: () => import("./tun/suite.ts"),
   rules: async () => {
     const { run } = await import("./tun/rules.ts");

@@ -198,7 +198,6 @@ export class StreamEnd {
   destroy(error: Error | null, callback: WriteCallback): void {
     const socket = this.#socket;
     this.#inside.connecting = false;
-    socket.setTimeout(0);
     if (!this.#detached && this.#closed === undefined) this.#leave();
     this.#write = undefined;
     this.#setHold();
@@ -454,6 +453,10 @@ export function factsOf(endOf: (socket: Socket) => StreamEnd): PropertyDescripto
       }
       process.nextTick(() => this.destroyed || listener.call(this));
       return this;
+    }),
+    // Its timer outlasts a socket that has no handle to close.
+    _onTimeout: method(function () {
+      if (!this.destroyed) this.emit("timeout");
     }),
     pending: getter(function () {
       return endOf(this).connection === undefined;

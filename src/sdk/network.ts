@@ -208,6 +208,7 @@ export class Network extends EventEmitter<NetworkEvents> {
       hold: this.#hold,
       identity: this.identity,
       ownAddresses: () => this.#inside.views.ownAddresses(),
+      normalize: (host) => this.hosts.normalize(host),
     });
     this.#datagrams.add(socket);
     socket.once("close", () => this.#datagrams.delete(socket));

@@ -27,6 +27,8 @@ export interface UdpPlace {
   readonly hold: ProcessHold;
   readonly identity: string;
   ownAddresses(): readonly Address[];
+  /** Of a host as it was asked for. */
+  normalize(host: string): string;
 }
 
 /** A number, a string or an object, in the orders that dgram takes them. */
@@ -235,13 +237,14 @@ export class OverlayUdpSocket extends EventEmitter implements Socket {
   }
 
   /** An address is not judged ahead: an answer needs no grant, and the filter knows what is one. */
-  #endpointOf(target: DialTarget): Endpoint {
-    const address = parseAddress(target.host);
-    return address === undefined ? this.#find(target) : { address, port: target.port };
+  #endpointOf(asked: DialTarget): Endpoint {
+    const address = parseAddress(this.#place.normalize(asked.host));
+    return address === undefined ? this.#find(asked) : { address, port: asked.port };
   }
 
-  #find(target: DialTarget): Endpoint {
-    const { inside, identity } = this.#place;
+  #find(asked: DialTarget): Endpoint {
+    const { inside, identity, normalize } = this.#place;
+    const target = { host: normalize(asked.host), port: asked.port };
     try {
       return inside.dialer.findUdp(target);
     } catch (error) {

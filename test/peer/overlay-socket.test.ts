@@ -91,6 +91,25 @@ test("resetAndDestroy is a reset", async () => {
   expect(far.closedBy).toBe("reset");
 });
 
+test("a timeout is told of a socket that is open, and not of one that was destroyed", async () => {
+  const told: string[] = [];
+  const [open] = pair();
+  const [gone] = pair();
+  open.setTimeout(5, () => told.push("open"));
+  gone.setTimeout(5, () => told.push("gone"));
+  gone.destroy();
+  await once(open, "timeout");
+  await new Promise((resolve) => setTimeout(resolve, 10));
+  expect(told).toEqual(["open"]);
+  open.destroy();
+});
+
+test('a listener by once() for "connect" is answered although it is connected already: TLS waits for it', async () => {
+  const [socket] = pair();
+  await new Promise<void>((resolve) => socket.once("connect", resolve));
+  socket.destroy();
+});
+
 test("destroy is close(2): an end, but a reset where data is left unread", async () => {
   const [socket, far] = pair();
   socket.destroy();
