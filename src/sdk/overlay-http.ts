@@ -1,5 +1,5 @@
 // HTTP over the network, by the two ways that Node's programs have: agents for node:http and node:https (axios, got),
-// and an undici dispatcher for fetch. TLS is the program's own, end to end: the overlay carries it as any bytes.
+// and an undici dispatcher for fetch. TLS is the program's own, end to end: to the overlay it is bytes like all others.
 import { type AgentOptions, type ClientRequestArgs, Agent as HttpAgent } from "node:http";
 import { Agent as HttpsAgent, type RequestOptions } from "node:https";
 import { createRequire } from "node:module";
